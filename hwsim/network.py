@@ -10,7 +10,7 @@ The first and the last weight layer are *pinned*: stored at 8 bits and run at W8
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
@@ -193,7 +193,7 @@ class WeightLayer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv2d(WeightLayer):
-    """A 2-D convolution; ``codes`` have shape (out, in, kernel_height, kernel_width), ``padding`` zeros on each side."""
+    """A 2-D convolution; ``codes`` have shape (out, in, kernel_height, kernel_width), ``padding`` zeros around it."""
 
     stride: int = 1
     padding: int = 0
@@ -387,7 +387,7 @@ class Network:
         """Return the names of the layers that add the skip code of ``tensor``."""
         return tuple(layer.name for layer in self.layers if isinstance(layer, WeightLayer) and layer.skip == tensor)
 
-    def is_pinned(self, layer: Layer) -> bool:
+    def is_pinned(self, layer: Layer | WeightLayer) -> bool:
         """Return whether a layer runs at W8A8 in every assignment: it reads the image or makes the logits."""
         return isinstance(layer, WeightLayer) and (layer.input == IMAGE or layer.makes_logits)
 
@@ -562,7 +562,9 @@ def uniform_assignment(network: Network, weight_bits: int, activation_bits: int 
     )
 
 
-def assignment_from_weights(network, name, weight_bits, activation_bits):  # type: ignore[no-untyped-def]
+def assignment_from_weights(
+    network: Network, name: str, weight_bits: Mapping[str, int], activation_bits: Callable[[str], int]
+) -> Assignment:
     """Return an assignment from a weight width for each layer and an activation width for each tensor.
 
     Parameters

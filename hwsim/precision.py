@@ -77,7 +77,7 @@ class WidthSet:
     @property
     def smallest_slot_bits(self) -> int:
         """g: the smallest slot that an activation of these widths occupies."""
-        return min(spec.slot_bits(bits) for bits in self.widths)
+        return int(min(spec.slot_bits(bits) for bits in self.widths))
 
     def require(self, bits: int, what: str) -> None:
         """Raise ``ValueError`` unless ``bits`` is in the set."""
