@@ -1,0 +1,102 @@
+"""Storage and weight traffic against counts made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwsim import estimate, spec
+from hwsim.network import Assignment, BatchNorm, Conv2d, Linear, Network, OutputScales, uniform_assignment
+from hwsim.precision import CATALOG, WidthSet
+
+
+def _batch_norm(channels: int) -> BatchNorm:
+    ones = np.ones(channels, np.float32)
+    return BatchNorm(gamma=ones, beta=ones, mean=ones, variance=ones, epsilon=1e-5)
+
+
+def _conv(name: str, source: str, widths: WidthSet, stored_bits: int, batch_norms: tuple[int, ...]) -> Conv2d:
+    low, high = spec.signed_low(stored_bits), spec.signed_high(stored_bits)
+    channels = 1 if source == "image" else 4
+    codes = np.random.default_rng(len(name)).integers(low, high + 1, (4, channels, 3, 3)).astype(np.int8)
+    return Conv2d(
+        name=name,
+        input=source,
+        codes=codes,
+        stored_bits=stored_bits,
+        weight_scale=np.ones(4, np.float32),
+        batch_norms={bits: _batch_norm(4) for bits in batch_norms},
+        relu=True,
+        output=OutputScales(code=dict.fromkeys({*widths, 8}, 1.0)),
+        padding=1,
+    )
+
+
+def chain(widths: WidthSet, inner_layers: int) -> Network:
+    """A stem, ``inner_layers`` 3x3 convolutions of 4 channels on a 4 x 4 image, and a head of 5 logits."""
+    layers: list[Conv2d | Linear] = [_conv("stem", "image", widths, 8, (8,))]
+    for index in range(inner_layers):
+        layers.append(_conv(f"conv{index}", layers[-1].name, widths, widths.highest, widths.widths))
+    layers.append(
+        Linear(
+            name="head",
+            input=layers[-1].name,
+            codes=np.zeros((5, 64), np.int8),
+            stored_bits=8,
+            weight_scale=np.ones(5, np.float32),
+            bias=np.zeros(5, np.float32),
+            output=OutputScales(logit=1.0),
+        )
+    )
+    return Network(width_set=widths, image_shape=(1, 4, 4), layers=tuple(layers))
+
+
+def test_storage_of_a_network_counted_by_hand() -> None:
+    stored = estimate.storage(chain(WidthSet((8, 4, 2)), 1))
+    stem, inner, head = 4 * 9, 4 * 4 * 9, 5 * 64
+    assert stored.weights == stem + inner + head
+    assert stored.stored_once_bits == 8 * (stem + inner + head)
+    assert stored.float_bits == 32 * (stem + inner + head)
+    assert stored.model_per_width_bits == 8 * (stem + head) + (8 + 4 + 2) * inner
+    assert stored.float_ratio == 4
+    stem_parameters = 4 + (4 * 4 + 1) + 3
+    inner_parameters = 4 + 3 * (4 * 4 + 1) + 3
+    head_parameters = 5 + 5 + 1
+    assert stored.parameter_bits == 32 * (stem_parameters + inner_parameters + head_parameters)
+
+
+def test_a_narrower_set_is_stored_narrower() -> None:
+    network = chain(WidthSet((4, 3, 2)), 2)
+    pinned, inner = 4 * 9 + 5 * 64, 2 * 4 * 4 * 9
+    assert estimate.storage(network).stored_once_bits == 8 * pinned + 4 * inner
+    assert estimate.storage(network).model_per_width_bits == 8 * pinned + (4 + 3 + 2) * inner
+
+
+@pytest.mark.parametrize(("bits", "planes"), [(8, 8), (6, 7), (4, 5), (2, 3)])
+def test_weight_bits_read_are_the_planes_of_the_switch(bits: int, planes: int) -> None:
+    network = chain(WidthSet((8, 6, 4, 2)), 3)
+    pinned, inner = 4 * 9 + 5 * 64, 3 * 4 * 4 * 9
+    read = estimate.weight_bits_read(network, uniform_assignment(network, bits))
+    assert read == 8 * pinned + planes * inner
+
+
+@pytest.mark.parametrize("widths", CATALOG.values(), ids=CATALOG)
+def test_no_width_reads_more_than_is_stored(widths: WidthSet) -> None:
+    network = chain(widths, 2)
+    reads = [estimate.weight_bits_read(network, uniform_assignment(network, bits)) for bits in widths]
+    assert reads == sorted(reads, reverse=True)
+    assert reads[0] == estimate.storage(network).stored_once_bits
+
+
+def test_bit_products_follow_both_widths() -> None:
+    network = chain(WidthSet((8, 4)), 1)
+    pinned, inner = 4 * 9 * 16 + 5 * 64, 4 * 4 * 9 * 16
+    assert estimate.macs(network) == pinned + inner
+
+    def counted(weight_bits: int, activation_bits: int) -> int:
+        assignment: Assignment = uniform_assignment(network, weight_bits, activation_bits)
+        return estimate.bit_products(network, assignment)
+
+    assert counted(8, 8) == 64 * (pinned + inner)
+    assert counted(4, 8) == 64 * pinned + 32 * inner
+    assert counted(4, 4) == 64 * pinned + 16 * inner
