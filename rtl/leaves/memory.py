@@ -1,0 +1,92 @@
+"""The memory of every store in the machine: one write port, one read port, two cycles from address to data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.checks import check_count
+
+MAX_DEPTH = 1 << 20
+MAX_WIDTH_BITS = 1 << 14
+
+
+class TwoCycleMemory(wiring.Component):
+    """Memory with a synchronous read followed by an output register, so that block RAM does not set the clock.
+
+    Latency: ``LATENCY`` = 2 cycles from ``read_address`` to ``read_data``. Throughput: one read and one write a cycle.
+
+    A read sees every write of an earlier cycle. A read of the word that is written in the same cycle returns the old
+    word. ``read_data`` keeps the word last read until the next read arrives; it is 0 before the first. A reset does
+    not change the contents.
+
+    Parameters
+    ----------
+    width : int
+        Bits of a word.
+    depth : int
+        Words, at least 2. Reading past the last word returns an undefined word in hardware; callers never do.
+    granularity : int, optional
+        Bits that share a write enable; divides ``width``. The whole word if not given.
+    init : iterable of int, optional
+        First words at power-up, the others are 0.
+
+    Members
+    -------
+    write_address : In(range(depth))
+    write_data : In(width)
+    write_enable : In(width / granularity)
+        Bit i writes bits ``i * granularity .. (i + 1) * granularity - 1``.
+    read_address : In(range(depth))
+    read_enable : In(1)
+    read_data : Out(width)
+    """
+
+    LATENCY = 2
+
+    def __init__(
+        self, width: int, depth: int, granularity: int | None = None, init: Iterable[int] | None = None
+    ) -> None:
+        self.width = check_count(width, 1, MAX_WIDTH_BITS, "width of a memory")
+        self.depth = check_count(depth, 2, MAX_DEPTH, "depth of a memory")
+        self.granularity = check_count(
+            width if granularity is None else granularity, 1, self.width, "granularity of a memory"
+        )
+        if self.width % self.granularity:
+            raise ValueError(f"granularity must divide the width of {self.width} bits, not be {self.granularity}")
+        self.init = [] if init is None else list(init)
+        if len(self.init) > self.depth:
+            raise ValueError(f"a memory of {self.depth} words must have no more initial words, not {len(self.init)}")
+        for word in self.init:
+            check_count(word, 0, (1 << self.width) - 1, "an initial word of a memory")
+        super().__init__(
+            {
+                "write_address": In(range(self.depth)),
+                "write_data": In(self.width),
+                "write_enable": In(self.width // self.granularity),
+                "read_address": In(range(self.depth)),
+                "read_enable": In(1),
+                "read_data": Out(self.width),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = store = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=self.init)
+        write = store.write_port(granularity=None if self.granularity == self.width else self.granularity)
+        read = store.read_port(domain="sync")
+        # Block RAMs cannot reset the words they hold, and their output registers need no reset.
+        output = Signal(self.width, reset_less=True)
+        m.d.comb += [
+            write.addr.eq(self.write_address),
+            write.data.eq(self.write_data),
+            write.en.eq(self.write_enable),
+            read.addr.eq(self.read_address),
+            read.en.eq(self.read_enable),
+            self.read_data.eq(output),
+        ]
+        m.d.sync += output.eq(read.data)
+        return m
