@@ -9,8 +9,9 @@ def mixed_assignments(network: Network) -> tuple[Assignment, ...]:
     """Return ``mixed-1`` and ``mixed-2``, in which weight and activation widths change from layer to layer.
 
     With widths ``v[0] > v[1] > ... > v[n-1]``, weight layer i and tensor j, counted in execution order: ``mixed-1``
-    has weights of ``v[i mod n]`` and activations of ``v[(j + 1) mod n]``; ``mixed-2`` runs through the weight widths
-    upwards and has activations of ``v[(j + j div n) mod n]``. Pinned layers stay W8A8. A set of one width has none.
+    has weights of ``v[i mod n]`` and activations of ``v[(j + 1) mod n]``, so that in a plain chain both of a layer are
+    the same; ``mixed-2`` runs through the weight widths upwards and has activations of ``v[(j + j div n) mod n]``, so
+    that they differ. Pinned layers stay W8A8. A set of one width has none.
     """
     widths = network.width_set.widths
     count = len(widths)

@@ -43,7 +43,7 @@ def imported(source: str, module: str) -> Iterator[str]:
             base = node.module or ""
             if node.level:
                 base = ".".join(filter(None, [*module.split(".")[: -node.level], base]))
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
 
 
 def violations(source: str, module: str, allowed: dict[str, set[str] | None]) -> list[str]:

@@ -23,9 +23,9 @@ def test_mixed_ones_use_every_width_for_weights_and_activations() -> None:
         inner = [assignment.layers[layer.name] for layer in network.weight_layers[1:-1]]
         assert {widths.weight_bits for widths in inner} == {8, 6, 4, 2}
         assert {widths.activation_bits for widths in inner} == {8, 6, 4, 2}
-        assert any(widths.weight_bits != widths.activation_bits for widths in inner)
     first, second = mixed_assignments(network)
-    assert first.layers != second.layers
+    assert all(widths.weight_bits == widths.activation_bits for widths in first.layers.values())
+    assert sum(widths.weight_bits != widths.activation_bits for widths in second.layers.values()) >= 5
 
 
 @pytest.fixture(scope="module")

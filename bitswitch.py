@@ -1,0 +1,311 @@
+"""The command line: one verb for each step of the chain.
+
+The only module that sees all the packages. Everything is imported inside the verbs, so that a verb needs no more than
+its own packages, and `--help` needs none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+FOLDER = Path("build") / "demo"
+"""Where `train`, `export` and `demo` write, and where the other verbs look, unless told otherwise."""
+
+CHECKPOINT = "checkpoint.safetensors"
+NETWORK = "network.safetensors"
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+MAP = """\
+the chain, one verb a step:
+
+  train      images           ->  checkpoint      one network, trained jointly for all widths
+  export     checkpoint       ->  network file    stored codes once, real parameters, checksums
+  verify     network file     ==  PyTorch         certificates, integer model, every stored tensor compared
+  verilog    widths, size     ->  .v and .json    the accelerator
+  simulate   network file     ==  hardware        Verilator: every stored tensor, every layer's cycles
+  estimate   network file     ->  counts          storage, weight traffic, cycles
+  demo       all of it on handwritten digits, and one table
+
+'bitswitch VERB --help' tells the options of a verb.
+"""
+
+EXIT_STATUS = """\
+exit status: 0 done and all equal, 1 something differs, 2 wrong usage or refused input
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class Refused(Exception):
+    """Input that a verb cannot work with; the message is one sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        report, status = options.run(options)
+        if options.json is not None:
+            _write_json(options.json, report)
+    except KeyboardInterrupt:
+        print(f"\nbitswitch {options.verb}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if options.traceback or not isinstance(error, _told_in_a_sentence()):
+            raise
+        print(f"bitswitch {options.verb}: {_sentence(error)}", file=sys.stderr)
+        return REFUSED
+    return int(status)
+
+
+def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
+    """Return the kinds of errors whose message is for the user; any other one is a bug and shows its traceback."""
+    told: tuple[type[BaseException], ...] = (Refused, ValueError, OSError, ModuleNotFoundError)
+    verilator_tool = sys.modules.get("sim_tests.verilator_tool")
+    return (*told, verilator_tool.ToolMissing) if verilator_tool is not None else told
+
+
+EXTRA_OF_MODULE = {
+    "torch": "quant",
+    "sklearn": "quant",
+    "amaranth": "rtl",
+    "cocotb": "sim",
+    "verilator": "sim",
+    "matplotlib": "notebooks",
+}
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        extra = EXTRA_OF_MODULE.get(module, "all")
+        return f"needs the Python package {module}: install it with pip install 'bitswitch[{extra}]'"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+# The parser.
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="bitswitch",
+        usage="bitswitch VERB [options]",
+        description="One network: trained once for several bit-widths, stored once, switched at run time, and the same "
+        "integers from PyTorch to the simulated hardware.",
+        epilog=MAP + "\n" + EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(prog="bitswitch", dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], tuple[dict[str, Any], int]], text: str) -> Any:
+        made = verbs.add_parser(name, description=text, epilog=EXIT_STATUS)
+        made.set_defaults(run=run)
+        made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+        made.add_argument("--traceback", action="store_true", help="show where a refusal came from")
+        return made
+
+    train = verb("train", _train, "Train one residual network jointly for several widths on handwritten digits.")
+    _add_training(train)
+    train.add_argument(
+        "--folds", type=_at_least(2), metavar="K", help="train K times and tell the accuracy of each image's own fold"
+    )
+    train.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help=f"default {FOLDER}")
+
+    export = verb("export", _export, "Write the network file of a checkpoint.")
+    _add_path(export, "checkpoint", FOLDER / CHECKPOINT)
+    export.add_argument("--out", type=Path, metavar="FILE", help=f"default {NETWORK} beside the checkpoint")
+
+    verify = verb(
+        "verify",
+        _verify,
+        "Build the programs of a network file, certify every layer, and compare every stored tensor of the integer "
+        "model with the deployed PyTorch forward of the checkpoint the file was made from.",
+    )
+    _add_comparison(verify)
+    verify.add_argument("--images", type=_at_least(1), metavar="N", help="compare N test images (default: all)")
+
+    verilog = verb("verilog", _verilog, "Write the accelerator as Verilog, and a JSON that describes it.")
+    verilog.add_argument("--weight-bits", type=_widths, metavar="B,B,...", help="widths of weights (default 8,6,4,2)")
+    verilog.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
+    verilog.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")
+    _add_machine(verilog)
+    verilog.add_argument(
+        "--out", type=Path, default=Path("build") / "verilog", metavar="DIR", help="default %(default)s"
+    )
+
+    simulate = verb(
+        "simulate",
+        _simulate,
+        "Run a network file on the generated hardware in Verilator, switching assignments between images, and compare "
+        "every stored tensor and every layer's cycles.",
+    )
+    _add_comparison(simulate)
+    simulate.add_argument(
+        "--images", type=_at_least(1), default=8, metavar="N", help="images per assignment (default %(default)s)"
+    )
+    _add_machine(simulate)
+
+    estimate = verb("estimate", _estimate, "Count what a network takes: storage, weight traffic, cycles.")
+    _add_network(estimate)
+    _add_machine(estimate)
+
+    demo = verb("demo", _demo, "Run the whole chain on handwritten digits, and print one table.")
+    _add_training(demo)
+    demo.add_argument(
+        "--images", type=_at_least(1), default=32, metavar="N", help="images per assignment in hardware (default 32)"
+    )
+    _add_machine(demo)
+    demo.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="default %(default)s")
+    return parser
+
+
+def _add_path(parser: argparse.ArgumentParser, name: str, default: Path) -> None:
+    parser.add_argument(name, type=Path, nargs="?", default=default, metavar=name.upper(), help="default %(default)s")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--widths", "--bits", type=_widths, metavar="B,B,...", help="width set (default 8,6,4,2)")
+    parser.add_argument("--epochs", type=_at_least(1), metavar="N", help="passes over the training images")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="default %(default)s")
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    _add_path(parser, "network", FOLDER / NETWORK)
+    parser.add_argument(
+        "--assignments", metavar="NAME,...", help="such as W8A8,W2A4,mixed-1 (default: every uniform and mixed one)"
+    )
+    parser.add_argument(
+        "--ignore-checksum", action="store_true", help="read a changed file all the same, and tell where it shows"
+    )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    _add_network(parser)
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="default: the one the file names, beside it or in build/demo"
+    )
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lanes", type=_at_least(1), metavar="R", help="activations of 8 bits summed in a cycle")
+    parser.add_argument("--columns", type=_at_least(1), metavar="C", help="output channels computed at once")
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be an integer, not {text!r}") from None
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, not {value}")
+        return value
+
+    return parse
+
+
+def _widths(text: str) -> Any:
+    from hwsim.precision import WidthSet
+
+    try:
+        return WidthSet.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"bitswitch {version('bitswitch')}"
+    except PackageNotFoundError:
+        return "bitswitch, not installed"
+
+
+# The verbs. Each returns what --json writes, and the exit status.
+
+
+def _train(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _export(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _verilog(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _estimate(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+def _demo(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    raise Refused("not there yet")
+
+
+# What the verbs share.
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write to a temporary name and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return lines of columns, the first one left-aligned and the others right-aligned."""
+    cells = [[str(cell) for cell in row] for row in (heading, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in cells)
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class _Clock:
+    """Seconds of each step, for the report."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> float:
+        """Return, and keep, the seconds since the last lap."""
+        now = time.perf_counter()
+        self.seconds[step] = round(now - self._last, 2)
+        self._last = now
+        return self.seconds[step]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
