@@ -57,7 +57,8 @@ class RequantizerFormat:
     multiplier_bits : int
         Width of M, 2 .. 32.
     skip_multiplier_bits : int
-        Width of K, 2 .. 40.
+        Width of K, 2 .. 40. One shift serves both products, and a step of the skip code is worth about one code while
+        a step of the accumulator is worth 2**-12 or less: K needs about 14 bits more than M to let M use all of its.
     addend_bits : int
         Width of B and of the sum ``acc * M + skip * K + B``, 16 .. 62. The sum fits for every reachable operand, so
         that adders of this width are enough whatever happens in between.
@@ -71,7 +72,7 @@ class RequantizerFormat:
     """
 
     multiplier_bits: int = 18
-    skip_multiplier_bits: int = 18
+    skip_multiplier_bits: int = 32
     addend_bits: int = 48
     shift_max: int = 47
 
@@ -257,9 +258,7 @@ def code_scale(network: Network, tensor: str, bits: int) -> float:
     return layer.output.code[bits]
 
 
-def fold(
-    network: Network, layer: WeightLayer | AveragePool2d, assignment: Assignment
-) -> tuple[Affine, Affine | None]:
+def fold(network: Network, layer: WeightLayer | AveragePool2d, assignment: Assignment) -> tuple[Affine, Affine | None]:
     """Return the trained functions of a layer: of its primary form, and of the code where that is made from the skip.
 
     In float64, in this order: g = gamma / sqrt(variance + epsilon); alpha = g * weight_scale * 2**e * input_scale /
