@@ -1,0 +1,108 @@
+"""The command line: its help, and what it says to wrong usage and bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bitswitch
+
+VERBS = ("train", "export", "verify", "verilog", "simulate", "estimate", "demo")
+
+
+def run(*arguments: str) -> int:
+    """Return the exit status of a call, whether it returns or exits."""
+    try:
+        return bitswitch.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_help_is_the_map_of_the_chain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in VERBS]
+    assert told == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_json(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(verb, "--help") == 0
+    assert "--json FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "the following arguments are required: VERB"),
+        (("fly",), "argument VERB: invalid choice: 'fly'"),
+        (("verilog", "--bits", "8,9"), "argument --bits: a width must be 1 .. 8 bits, not 9"),
+        (("verilog", "--bits", "8,0"), "argument --bits: a width must be 1 .. 8 bits, not 0"),
+        (
+            ("verilog", "--weight-bits", "8,8"),
+            "argument --weight-bits: a width set must name each width once, not 8 2 times",
+        ),
+        (
+            ("verilog", "--activation-bits", ""),
+            "argument --activation-bits: widths must be written like 8,6,4,2, not ''",
+        ),
+        (("train", "--widths", "eight"), "argument --widths/--bits: widths must be written like 8,6,4,2, not 'eight'"),
+        (("train", "--folds", "1"), "argument --folds: must be at least 2, not 1"),
+        (("demo", "--images", "many"), "argument --images: must be an integer, not 'many'"),
+        (("verify", "--json"), "argument --json: expected one argument"),
+        (("verify", "a", "b"), "unrecognized arguments: b"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert sentence in told.err
+
+
+@pytest.mark.parametrize("verb", ["export", "verify", "simulate", "estimate"])
+def test_a_missing_file_is_one_sentence(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "none.safetensors"
+    report = tmp_path / "report.json"
+    assert run(verb, str(missing), "--json", str(report)) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"bitswitch {verb}: ") and told.err.count("\n") == 1
+    assert str(missing) in told.err
+    assert not report.exists()
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import bitswitch; sys.exit(bitswitch.main(['train', '--out', '/nonexistent']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "bitswitch train: needs the Python package torch: install it with pip install 'bitswitch[quant]'\n"
+    )
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(bitswitch, "_estimate", broken)
+    with pytest.raises(KeyError, match="bug"):
+        bitswitch.main(["estimate"])
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    bitswitch._write_json(path, {"rows": [1, 2]})
+    assert json.loads(path.read_text()) == {"rows": [1, 2]}
+    assert [child.name for child in path.parent.iterdir()] == ["report.json"]
