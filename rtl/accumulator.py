@@ -1,0 +1,118 @@
+"""The accumulator memory: one accumulator for each column and pixel of a strip, updated by one plane sum a cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.checks import check_count, check_power_of_two
+from rtl.leaves.memory import TwoCycleMemory
+
+
+class Accumulator(wiring.Component):
+    """Read, ``spec.accumulate``, write: C accumulators a cycle, and an independent read for the drain.
+
+    The words are kept twice, once for the accumulation and once for the drain: with at most 512 words on ECP5 that
+    takes no more block RAMs than two halves would, no multiplexers, and the drain may read whatever it likes.
+
+    Latency: a word accumulated in cycle t may be accumulated again (``HAZARD_CYCLES``) or read by the drain
+    (``LATENCY``) in cycle t + 4. An access nearer than that meets the older word. Throughput: one word and one drain
+    read a cycle.
+
+    Parameters
+    ----------
+    columns : int
+        C, 1 .. 64.
+    sum_bits : int
+        Width of an unsigned plane sum.
+    accumulator_bits : int
+        Width of a signed accumulator, more than ``sum_bits``, at most 48. Sums beyond it wrap: the machine refuses
+        networks whose bound does not fit.
+    depth : int
+        Words, a power of two of 2 .. 65536.
+
+    Members
+    -------
+    sums : In(ArrayLayout(sum_bits, C))
+    valid : In(1)
+        A word of plane sums arrives.
+    address : In(range(depth))
+    clears : In(1)
+        Start from 0 instead of the stored word.
+    doubles : In(1)
+        Double the stored word first: the first word of a plane.
+    subtracts : In(1)
+        Subtract the plane sums instead of adding them.
+    drain_address : In(range(depth))
+    drain_read : In(1)
+    drain_data : Out(ArrayLayout(signed(accumulator_bits), C))
+        The word, ``DRAIN_LATENCY`` cycles after ``drain_read``; kept until the next one.
+    """
+
+    LATENCY = 4
+    HAZARD_CYCLES = 4
+    DRAIN_LATENCY = TwoCycleMemory.LATENCY
+
+    def __init__(self, columns: int, sum_bits: int, accumulator_bits: int, depth: int) -> None:
+        self.columns = check_count(columns, 1, 64, "columns")
+        self.sum_bits = check_count(sum_bits, 1, 32, "sum_bits")
+        self.accumulator_bits = check_count(accumulator_bits, self.sum_bits + 1, 48, "accumulator_bits")
+        self.depth = check_power_of_two(depth, 2, 65536, "depth of the accumulator")
+        super().__init__(
+            {
+                "sums": In(data.ArrayLayout(unsigned(self.sum_bits), self.columns)),
+                "valid": In(1),
+                "address": In(range(self.depth)),
+                "clears": In(1),
+                "doubles": In(1),
+                "subtracts": In(1),
+                "drain_address": In(range(self.depth)),
+                "drain_read": In(1),
+                "drain_data": Out(data.ArrayLayout(signed(self.accumulator_bits), self.columns)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        word_bits = self.columns * self.accumulator_bits
+        m.submodules.stored = stored = TwoCycleMemory(word_bits, self.depth)
+        m.submodules.drained = drained = TwoCycleMemory(word_bits, self.depth)
+
+        def delay(value: Value, name: str, cycles: int, resets: bool = False) -> Value:
+            for cycle in range(cycles):
+                held = Signal(len(value), name=f"{name}_{cycle + 1}", reset_less=not resets)
+                m.d.sync += held.eq(value)
+                value = held
+            return value
+
+        reads = TwoCycleMemory.LATENCY
+        sums = delay(Value.cast(self.sums), "sums", reads)
+        clears = delay(self.clears, "clears", reads)
+        doubles = delay(self.doubles, "doubles", reads)
+        subtracts = delay(self.subtracts, "subtracts", reads)
+        m.d.comb += [stored.read_address.eq(self.address), stored.read_enable.eq(self.valid)]
+
+        updated = Signal(word_bits, reset_less=True)
+        results = []
+        for column in range(self.columns):
+            old = stored.read_data.word_select(column, self.accumulator_bits).as_signed()
+            old = Mux(clears, 0, Mux(doubles, old << 1, old))
+            plane_sum = sums.word_select(column, self.sum_bits)
+            results.append(Mux(subtracts, old - plane_sum, old + plane_sum)[: self.accumulator_bits])
+        m.d.sync += updated.eq(Cat(results))
+
+        write_address = delay(self.address, "address", reads + 1)
+        writes = delay(self.valid, "valid", reads + 1, resets=True)
+        for copy in (stored, drained):
+            m.d.comb += [
+                copy.write_address.eq(write_address),
+                copy.write_data.eq(updated),
+                copy.write_enable.eq(writes),
+            ]
+        m.d.comb += [
+            drained.read_address.eq(self.drain_address),
+            drained.read_enable.eq(self.drain_read),
+            Value.cast(self.drain_data).eq(drained.read_data),
+        ]
+        return m
