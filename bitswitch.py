@@ -11,15 +11,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 FOLDER = Path("build") / "demo"
 """Where `train`, `export` and `demo` write, and where the other verbs look, unless told otherwise."""
 
 CHECKPOINT = "checkpoint.safetensors"
 NETWORK = "network.safetensors"
+
+Result: TypeAlias = tuple[dict[str, Any], int]
+"""What --json writes, and the exit status."""
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -113,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(prog="bitswitch", dest="verb", required=True, metavar="VERB", help=argparse.SUPPRESS)
 
-    def verb(name: str, run: Callable[[argparse.Namespace], tuple[dict[str, Any], int]], text: str) -> Any:
+    def verb(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> Any:
         made = verbs.add_parser(name, description=text, epilog=EXIT_STATUS)
         made.set_defaults(run=run)
         made.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
@@ -181,8 +184,9 @@ def _add_path(parser: argparse.ArgumentParser, name: str, default: Path) -> None
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--widths", "--bits", type=_widths, metavar="B,B,...", help="width set (default 8,6,4,2)")
-    parser.add_argument("--epochs", type=_at_least(1), metavar="N", help="passes over the training images")
-    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="default %(default)s")
+    parser.add_argument("--float-epochs", type=_at_least(0), metavar="N", help="epochs in floating point, first")
+    parser.add_argument("--joint-epochs", type=_at_least(1), metavar="N", help="epochs at all widths, after those")
+    parser.add_argument("--seed", type=_at_least(0), metavar="N", help="of weights, batches and folds (default 0)")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -241,35 +245,193 @@ def _version() -> str:
 # The verbs. Each returns what --json writes, and the exit status.
 
 
-def _train(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _train(options: argparse.Namespace) -> Result:
+    if options.folds is not None:
+        return _train_folds(options)
+    clock = _Clock()
+    trained = _trained(options, options.out / CHECKPOINT)
+    clock.lap("train")
+    print(_accuracy_table([("float32", trained.float_accuracy), *_named(trained.accuracies)]))
+    print(f"{len(trained.split.test_labels)} test images, {clock.seconds['train']} s; {trained.checkpoint}")
+    report = {
+        "checkpoint": str(trained.checkpoint),
+        "seconds": clock.seconds,
+        "test_images": len(trained.split.test_labels),
+        "float_accuracy": trained.float_accuracy,
+        "accuracies": dict(_named(trained.accuracies)),
+        "config": trained.config.to_json(),
+    }
+    return report, OK
+
+
+def _train_folds(options: argparse.Namespace) -> Result:
+    """Train once for each fold, and count every image in the fold that did not train on it."""
+    from dataclasses import replace
+
+    from hwsim.assignments import uniform_assignments
+    from hwsim.engine import classify, logits
+    from hwsim.requantize import build_requantizers
+    from quant.export import export_network
+    from quant.train import train_network
+
+    clock = _Clock()
+    first = replace(_training_config(options), folds=options.folds)
+    images = 0
+    correct: dict[str, dict[str, int]] = {}
+
+    def count(name: str, model: str, predictions: Any, labels: Any) -> None:
+        counted = correct.setdefault(name, {})
+        counted[model] = counted.get(model, 0) + int((predictions == labels).sum())
+
+    for fold in range(options.folds):
+        trained = train_network(replace(first, fold=fold), progress=True)
+        labels = trained.split.test_labels
+        images += len(labels)
+        count("float32", "torch", trained.float_predictions, labels)
+        network = export_network(trained.model)
+        for bits, assignment in zip(network.width_set, uniform_assignments(network), strict=True):
+            count(assignment.name, "torch", trained.predictions[bits], labels)
+            tables = build_requantizers(network, assignment)
+            predicted = classify(logits(network, assignment, tables, trained.split.test_images))
+            count(assignment.name, "integer_model", predicted, labels)
+    clock.lap("train")
+    rows = [
+        {"assignment": name, **{f"accuracy_{model}": 100 * hits / images for model, hits in counted.items()}}
+        for name, counted in correct.items()
+    ]
+    print(
+        _table(
+            ("assignment", "torch %", "integer model %", "against float, points"),
+            (
+                (
+                    row["assignment"],
+                    f"{row['accuracy_torch']:.2f}",
+                    _percent(row.get("accuracy_integer_model")),
+                    f"{row.get('accuracy_integer_model', row['accuracy_torch']) - rows[0]['accuracy_torch']:+.2f}",
+                )
+                for row in rows
+            ),
+        )
+    )
+    print(f"{images} images, each in the fold that did not train on it; {clock.seconds['train']} s")
+    report = {
+        "folds": options.folds,
+        "images": images,
+        "seconds": clock.seconds,
+        "rows": rows,
+        "config": first.to_json(),
+    }
+    return report, OK
+
+
+def _training_config(options: argparse.Namespace) -> Any:
+    from quant.train import TrainingConfig
+
+    chosen = {
+        name: getattr(options, name)
+        for name in ("widths", "seed", "float_epochs", "joint_epochs")
+        if getattr(options, name) is not None
+    }
+    return TrainingConfig(**chosen)
+
+
+def _trained(options: argparse.Namespace, checkpoint: Path) -> Any:
+    from quant.train import train_network
+
+    return train_network(_training_config(options), checkpoint=checkpoint, progress=True)
+
+
+def _export(options: argparse.Namespace) -> Result:
+    from hwsim.estimate import storage
+
+    out = options.out or options.checkpoint.with_name(NETWORK)
+    network = _exported(options.checkpoint, out)
+    stored = storage(network)
+    print(
+        f"{out}: {stored.weights:,} weights stored once in {stored.stored_once_bits:,} bits, widths {network.width_set}"
+    )
+    report = {
+        "network": str(out),
+        "spec_version": _spec_version(),
+        "provenance": dict(network.provenance),
+        "storage": _storage_report(stored),
+    }
+    return report, OK
+
+
+def _exported(checkpoint: Path, out: Path) -> Any:
+    """Write the network file of a checkpoint, and return the network."""
+    from hwsim import network_file
+    from quant.checkpoint import load_checkpoint
+    from quant.export import export_network
+
+    loaded = load_checkpoint(checkpoint)
+    provenance = {
+        "architecture": loaded.architecture,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": _sha256(checkpoint),
+        "training": json.dumps(loaded.config, sort_keys=True),
+    }
+    network = export_network(loaded.model, provenance)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    network_file.save(network, out)
+    return network
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _spec_version() -> int:
+    from hwsim import spec
+
+    return int(spec.SPEC_VERSION)
+
+
+def _storage_report(stored: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(stored) | {
+        "float_ratio": round(stored.float_ratio, 3),
+        "model_per_width_ratio": round(stored.model_per_width_ratio, 3),
+    }
+
+
+def _verify(options: argparse.Namespace) -> Result:
     raise Refused("not there yet")
 
 
-def _export(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _verilog(options: argparse.Namespace) -> Result:
     raise Refused("not there yet")
 
 
-def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _simulate(options: argparse.Namespace) -> Result:
     raise Refused("not there yet")
 
 
-def _verilog(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _estimate(options: argparse.Namespace) -> Result:
     raise Refused("not there yet")
 
 
-def _simulate(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    raise Refused("not there yet")
-
-
-def _estimate(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    raise Refused("not there yet")
-
-
-def _demo(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+def _demo(options: argparse.Namespace) -> Result:
     raise Refused("not there yet")
 
 
 # What the verbs share.
+
+
+def _named(accuracies: Mapping[int, float]) -> list[tuple[str, float]]:
+    return [(f"W{bits}A{bits}", accuracy) for bits, accuracy in accuracies.items()]
+
+
+def _accuracy_table(rows: Iterable[tuple[str, float | None]]) -> str:
+    return _table(("model", "accuracy %"), ((name, _percent(accuracy)) for name, accuracy in rows))
+
+
+def _percent(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{accuracy:.2f}"
 
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from hwsim.network import Assignment, Network, assignment_from_weights, uniform_assignment
 
 
+def uniform_assignments(network: Network) -> tuple[Assignment, ...]:
+    """Return one uniform assignment for each width of the set, widest first."""
+    return tuple(uniform_assignment(network, bits) for bits in network.width_set)
+
+
 def mixed_assignments(network: Network) -> tuple[Assignment, ...]:
     """Return ``mixed-1`` and ``mixed-2``, in which weight and activation widths change from layer to layer.
 
@@ -37,8 +42,7 @@ def mixed_assignments(network: Network) -> tuple[Assignment, ...]:
 
 def standard_assignments(network: Network) -> tuple[Assignment, ...]:
     """Return the uniform assignments, widest first, then the mixed ones."""
-    uniform = tuple(uniform_assignment(network, bits) for bits in network.width_set)
-    return uniform + mixed_assignments(network)
+    return uniform_assignments(network) + mixed_assignments(network)
 
 
 def select_assignments(network: Network, names: str | None) -> tuple[Assignment, ...]:
