@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from hwsim.network import (
     Network,
     OutputScales,
     Shape,
-    WeightLayer,
     assignment_from_weights,
 )
 from hwsim.precision import WidthSet
@@ -223,7 +222,7 @@ class _Builder:
         self._rng = np.random.default_rng(self.seed)
         images = random_images(self.image_shape, CALIBRATION_IMAGES, self.seed + 1)
         # Real values of every tensor at every weight width, before they are quantized.
-        self._values = {IMAGE: {bits: images * IMAGE_SCALE for bits in self.width_set}}
+        self._values: dict[str, dict[int, NDArray[Any]]] = {IMAGE: dict.fromkeys(self.width_set, images * IMAGE_SCALE)}
         self._scales: dict[str, dict[int, float]] = {IMAGE: {PINNED_BITS: IMAGE_SCALE}}
 
     def channels(self, tensor: str) -> int:
@@ -324,7 +323,7 @@ class _Builder:
         codes = np.clip(np.rint(self._values[tensor][bits] / scale), 0, spec.unsigned_high(code_bits))
         return codes.astype(np.uint8), scale
 
-    def _finish(self, layer: WeightLayer, batch_norm: bool, *, makes_logits: bool) -> None:
+    def _finish(self, layer: Conv2d | Linear, batch_norm: bool, *, makes_logits: bool) -> None:
         pinned = makes_logits or layer.input == IMAGE
         channels = layer.out_channels
         gamma = (self._rng.uniform(0.6, 1.4, channels) * self._rng.choice([1, -1], channels, p=[0.9, 0.1])).astype(
@@ -362,14 +361,14 @@ class _Builder:
         fields = {**vars(layer), "batch_norms": norms, "bias": bias}
         self._keep(type(layer)(**fields), values, relu=layer.relu, makes_logits=makes_logits)
 
-    def _bias(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _bias(self, values: NDArray[Any]) -> NDArray[np.float32]:
         centre = values.mean(axis=(0, 2, 3))
         return (values.std() * self._rng.normal(0.3, 0.3, len(centre)) - centre).astype(np.float32)
 
     def _keep(
         self,
-        layer: WeightLayer | AveragePool2d,
-        values: dict[int, NDArray[np.float64]],
+        layer: Conv2d | Linear | AveragePool2d,
+        values: dict[int, NDArray[Any]],
         *,
         relu: bool,
         makes_logits: bool = False,
