@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sim_tests.wrapper import Port, ports_of
@@ -67,3 +68,38 @@ def from_component(component, name: str) -> Design:  # type: ignore[no-untyped-d
 
     text = verilog.convert(component, name=name, strip_internal_attrs=True)
     return Design(name, text, tuple(ports_of(component)))
+
+
+def side_by_side(designs: Sequence[Design], name: str = "side_by_side") -> Design:
+    """Return one design in which all of ``designs`` get the same inputs; outputs of the i-th are called ``x_i``.
+
+    So a right design and its mutants are built and run as one.
+
+    Raises
+    ------
+    ValueError
+        If the ports differ, or two designs share a module's name.
+    """
+    first = designs[0]
+    names = [design.name for design in designs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"designs side by side must have different names, not {names}")
+    for design in designs:
+        if design.ports != first.ports:
+            raise ValueError(f"designs side by side must have the same ports, but those of {design.name} differ")
+    inputs = [port for port in first.ports if port.direction == "input"]
+    outputs = [port for port in first.ports if port.direction == "output"]
+    ports = [*inputs]
+    header, instances = ["input clk", "input rst"], []
+    header += [f"input [{port.bits - 1}:0] {port.name}" for port in inputs]
+    for index, design in enumerate(designs):
+        connected = ["clk"] * design.has_clock + ["rst"] * design.has_reset + [port.name for port in inputs]
+        connections = [f".{port}({port})" for port in connected]
+        for port in outputs:
+            own = replace(port, name=f"{port.name}_{index}")
+            ports.append(own)
+            header.append(f"output [{own.bits - 1}:0] {own.name}")
+            connections.append(f".{port.name}({own.name})")
+        instances.append(f"  {design.name} dut_{index}({', '.join(connections)});")
+    top = "\n".join([f"module {name}({', '.join(header)});", *instances, "endmodule", ""])
+    return Design(name, "\n".join([*(design.verilog for design in designs), top]), tuple(ports))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sim_tests import harness, wrapper
-from sim_tests.design import Design
+from sim_tests.design import Design, side_by_side
 
 TEST_MODULE = "sim_tests.tb_player"
 DRAIN_CYCLES = 32
@@ -55,3 +55,15 @@ def play(
     if len(recorded["cycle"]) < rows + DRAIN_CYCLES:
         raise harness.SimulationError(f"{design.name}: only {len(recorded['cycle'])} cycles were recorded")
     return recorded
+
+
+def play_side_by_side(
+    designs: Sequence[Design], columns: Mapping[str, np.ndarray], outputs: Sequence[str], *, cache: Path = harness.CACHE
+) -> list[dict[str, np.ndarray]]:
+    """Return what ``play`` returns, for each of several designs with the same ports, from one build and one run."""
+    names = [f"{output}_{index}" for index in range(len(designs)) for output in outputs]
+    recorded = play(side_by_side(designs), columns, names, cache=cache)
+    return [
+        {"cycle": recorded["cycle"], **{output: recorded[f"{output}_{index}"] for output in outputs}}
+        for index in range(len(designs))
+    ]

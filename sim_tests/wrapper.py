@@ -271,7 +271,8 @@ def _recorder(recorder: Recorder) -> list[str]:
     return [
         f"  integer {recorder.name}__record;",
         f'  initial {recorder.name}__record = $fopen("{recorder.name}.record", "wb");',
-        f'  always @(posedge clk) if (!rst && ({recorder.valid})) $fwrite({recorder.name}__record, "{form}", {values});',
+        f"  always @(posedge clk) if (!rst && ({recorder.valid}))",
+        f'    $fwrite({recorder.name}__record, "{form}", {values});',
         f"  final $fclose({recorder.name}__record);",
     ]
 
