@@ -24,6 +24,8 @@ NETWORK = "network.safetensors"
 Result: TypeAlias = tuple[dict[str, Any], int]
 """What --json writes, and the exit status."""
 
+BATCH_IMAGES = 256
+
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 MAP = """\
@@ -400,7 +402,191 @@ def _storage_report(stored: Any) -> dict[str, Any]:
 
 
 def _verify(options: argparse.Namespace) -> Result:
-    raise Refused("not there yet")
+    from hwsim import network_file
+
+    network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
+    reference = _Reference(_checkpoint_of(network, options))
+    clock = _Clock()
+    rows = _verified(network, reference, options.assignments, options.images)
+    clock.lap("verify")
+    print(_verify_table(rows))
+    damage = _damage(options, rows)
+    report = {
+        "network": str(options.network),
+        "spec_version": _spec_version(),
+        "seconds": clock.seconds,
+        "test_images": rows[0]["images"],
+        "rows": rows,
+        **damage,
+    }
+    return report, _verdict(damage, rows)
+
+
+def _verified(network: Any, reference: _Reference, names: str | None, count: int | None) -> list[dict[str, Any]]:
+    """Return one row for each assignment: every stored tensor of the integer model against PyTorch's."""
+    from hwsim import engine, verification
+    from hwsim.assignments import select_assignments
+    from hwsim.requantize import build_requantizers
+    from quant.deploy import deployed_forward, training_forward_codes
+    from quant.progress import Progress
+
+    images, labels = reference.images[:count], reference.labels[:count]
+    starts = range(0, len(images), BATCH_IMAGES)
+    ours, theirs = (select_assignments(one, names) for one in (network, reference.network))
+    rows = []
+    with Progress("verify", len(ours)) as progress:
+        for assignment, trained in zip(ours, theirs, strict=True):
+            tables = build_requantizers(network, assignment)
+            same = network is reference.network or reference.equals(network)
+            trained_tables = tables if same else build_requantizers(reference.network, trained)
+            parts, predicted, differing = [], {"torch": [], "integer_model": [], "training": []}, 0
+            for start in starts:
+                batch = images[start : start + BATCH_IMAGES]
+                found = engine.run(network, assignment, tables, batch)
+                expected = deployed_forward(reference.model, trained, trained_tables, batch)
+                in_training = training_forward_codes(reference.model, trained, batch)
+                parts.append(verification.compare(assignment.name, expected, found, start))
+                differing += verification.compare(assignment.name, expected, in_training, start).mismatches
+                for model, stored in (("torch", expected), ("integer_model", found), ("training", in_training)):
+                    predicted[model].extend(engine.classify(stored[network.layers[-1].name, "logits"]).tolist())
+            comparison = verification.combine(assignment.name, parts)
+            certificates = {name: table.certificate for name, table in tables.items()}
+            exact = sum(certificate.exact for certificate in certificates.values())
+            rows.append(
+                {
+                    "assignment": assignment.name,
+                    "images": len(images),
+                    "accuracy_torch": _accuracy(predicted["torch"], labels),
+                    "accuracy_integer_model": _accuracy(predicted["integer_model"], labels),
+                    "codes_compared": comparison.codes_compared,
+                    "mismatches": comparison.mismatches,
+                    "first_mismatch": _first(comparison),
+                    "training_forward_codes_differing": differing,
+                    "training_forward_predictions_differing": sum(
+                        one != other for one, other in zip(predicted["torch"], predicted["training"], strict=True)
+                    ),
+                    "layers_exact": exact,
+                    "layers_displaced": len(certificates) - exact,
+                    "certificates": {name: str(certificate) for name, certificate in certificates.items()},
+                }
+            )
+            progress.advance(assignment.name, len(rows))
+    return rows
+
+
+def _verify_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _table(
+        (
+            "assignment",
+            "torch %",
+            "integer model %",
+            "codes compared",
+            "mismatches",
+            "exact layers",
+            "displaced",
+            "float32 forward: codes",
+            "predictions",
+        ),
+        (
+            (
+                row["assignment"],
+                _percent(row["accuracy_torch"]),
+                _percent(row["accuracy_integer_model"]),
+                f"{row['codes_compared']:,}",
+                f"{row['mismatches']:,}",
+                row["layers_exact"],
+                row["layers_displaced"],
+                f"{row['training_forward_codes_differing']:,} differ",
+                f"{row['training_forward_predictions_differing']:,} differ",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _accuracy(predicted: Sequence[int], labels: Any) -> float:
+    return round(100 * sum(int(one == label) for one, label in zip(predicted, labels, strict=True)) / len(labels), 4)
+
+
+def _first(comparison: Any) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    return None if comparison.first is None else asdict(comparison.first) | {"told": str(comparison.first)}
+
+
+def _damage(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Print and return what a changed file shows: whose checksum fails, and the first stored number that differs."""
+    from hwsim import network_file
+
+    failures = network_file.checksum_failures(options.network) if options.ignore_checksum else ()
+    for name in failures:
+        print(f"checksum: {network_file.describe_failure(name)} was changed after it was written")
+    first = next((row for row in rows if row["first_mismatch"] is not None), None)
+    if first is not None:
+        print(f"first difference: {first['assignment']}, {first['first_mismatch']['told']}")
+    elif failures:
+        print(f"no stored tensor differs on these {rows[0]['images']} images")
+    return {
+        "checksum_failures": list(failures),
+        "first_mismatch": None if first is None else first["first_mismatch"],
+    }
+
+
+def _verdict(damage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Print and return whether all is equal."""
+    differing = sum(row["mismatches"] for row in rows)
+    compared = sum(row["codes_compared"] for row in rows)
+    if differing or damage["checksum_failures"]:
+        print(f"NOT EQUAL: {differing:,} of {compared:,} codes differ")
+        return FAILED
+    print(f"EQUAL: 0 of {compared:,} codes differ")
+    return OK
+
+
+class _Reference:
+    """The trained model that a network file was made from, and the images that it was tested on."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        from quant.checkpoint import load_checkpoint
+        from quant.data import load_digits_split
+        from quant.export import export_network
+        from quant.train import TrainingConfig
+
+        loaded = load_checkpoint(checkpoint)
+        config = TrainingConfig.from_json(loaded.config)
+        split = load_digits_split(config.fold, config.folds, config.seed)
+        self.model = loaded.model
+        self.network = export_network(loaded.model)
+        self.images, self.labels = split.test_images, split.test_labels
+        self.float_accuracy = loaded.results.get("float_accuracy")
+
+    def equals(self, network: Any) -> bool:
+        """Return whether a network is bit for bit the one that the model exports."""
+        from hwsim.network_file import structure_of, tensors_of
+
+        ours, theirs = tensors_of(self.network), tensors_of(network)
+        return structure_of(self.network) == structure_of(network) and all(
+            name in theirs and ours[name].tobytes() == theirs[name].tobytes() for name in ours
+        )
+
+
+def _checkpoint_of(network: Any, options: argparse.Namespace) -> Path:
+    """Return the checkpoint that a network was exported from: by name, and by its checksum."""
+    name, expected = (network.provenance.get(key) for key in ("checkpoint", "checkpoint_sha256"))
+    if options.checkpoint is not None:
+        candidates = [options.checkpoint]
+    elif name is None:
+        raise Refused(f"{options.network}: does not say which checkpoint it was made from; name it with --checkpoint")
+    else:
+        candidates = [options.network.parent / name, FOLDER / name]
+    for path in candidates:
+        if path.is_file() and (expected is None or _sha256(path) == expected):
+            return path
+    found = [str(path) for path in candidates if path.is_file()]
+    if found:
+        raise Refused(f"{options.network}: was made from another checkpoint than {' or '.join(found)}")
+    looked = " nor ".join(dict.fromkeys(str(path) for path in candidates))
+    raise Refused(f"{options.network}: its checkpoint is not found as {looked}; name it with --checkpoint")
 
 
 def _verilog(options: argparse.Namespace) -> Result:
