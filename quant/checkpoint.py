@@ -1,0 +1,126 @@
+"""Checkpoints of prepared models: safetensors with the architecture and configuration as JSON; never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from hwsim import spec
+from quant import models
+from quant.convert import prepare
+from quant.switchable import SwitchableNetwork
+
+CHECKPOINT_FORMAT = "bitswitch checkpoint"
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+        In evaluation mode, at its highest width.
+    architecture : str
+    config : mapping
+        How it was trained.
+    results : mapping
+        What was measured when it was saved.
+    """
+
+    model: SwitchableNetwork
+    architecture: str
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+
+
+def save_checkpoint(
+    model: SwitchableNetwork,
+    path: Path,
+    *,
+    architecture: str,
+    config: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    path : Path
+    architecture : str
+        Name in ``quant.models.ARCHITECTURES``, or a name of the user's own.
+    config, results : mapping, optional
+        JSON values.
+    """
+    path = Path(path)
+    metadata = {
+        "format": CHECKPOINT_FORMAT,
+        "version": CHECKPOINT_VERSION,
+        "spec_version": spec.SPEC_VERSION,
+        "architecture": architecture,
+        "widths": list(model.width_set.widths),
+        "config": dict(config or {}),
+        "results": dict(results or {}),
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    data = save(state, {"bitswitch": json.dumps(metadata, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+    float_model : nn.Module, optional
+        The user's own model, for an architecture that is not in the catalog.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint of this version, or does not fit the architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} is not a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("bitswitch")
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint {path} is damaged or no safetensors file: {error}") from error
+    try:
+        metadata = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"checkpoint {path} is damaged: its metadata is no JSON") from error
+    if metadata.get("format") != CHECKPOINT_FORMAT:
+        raise ValueError(f"checkpoint {path} must be a {CHECKPOINT_FORMAT}, not {metadata.get('format')!r}")
+    for key, expected in (("version", CHECKPOINT_VERSION), ("spec_version", spec.SPEC_VERSION)):
+        if metadata.get(key) != expected:
+            raise ValueError(f"checkpoint {path} must have {key} {expected}, not {metadata.get(key)!r}")
+    architecture = metadata["architecture"]
+    model = prepare(float_model if float_model is not None else models.build(architecture), tuple(metadata["widths"]))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {error}") from error
+    return Checkpoint(
+        model=model.eval(), architecture=architecture, config=metadata["config"], results=metadata["results"]
+    )

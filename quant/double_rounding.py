@@ -1,0 +1,206 @@
+"""Double Rounding with adaptive learning-rate scaling (Huang et al., arXiv 2502.01199): the joint training of a width set.
+
+For every mini-batch the network runs at each width in descending order (Algorithm A.2): forward with that width's own
+BatchNorm and activation scales, backward, one step of the weights at the learning rate lambda, and one step of the
+quantization scales at lambda_b.
+
+ALRS is the form of the released code, lambda_b = lambda * decay**k, where k = 0, 1, ... counts the widths downwards.
+Equations 6-7 of the paper subtract a gradient term from lambda that is larger than lambda itself for the gradients the
+paper plots; taken literally, it would push the scales uphill.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwsim.precision import WidthSet
+from quant.layers import OutputQuantizer, QuantMaxPool2d
+from quant.switchable import SwitchableNetwork, Widths, set_width
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """The parameters of a prepared model: quantization scales, and everything else."""
+
+    scales: tuple[nn.Parameter, ...]
+    others: tuple[nn.Parameter, ...]
+
+
+def parameter_groups(model: SwitchableNetwork) -> ParameterGroups:
+    """Return the parameters that ALRS applies to (weight, activation and skip scales) apart from the others."""
+    scales = [layer.weight_scale for _, layer in model.weight_layers()]
+    for module in model.modules():
+        if isinstance(module, OutputQuantizer):
+            scales.extend(module.parameters())
+    chosen = {id(parameter) for parameter in scales}
+    others = tuple(parameter for parameter in model.parameters() if id(parameter) not in chosen)
+    return ParameterGroups(tuple(scales), others)
+
+
+def scaled_learning_rates(learning_rate: float, width_set: WidthSet, decay: float) -> dict[int, float]:
+    """Return lambda_b of every width: ``learning_rate * decay**k``, k = 0, 1, ... in descending order of the widths.
+
+    >>> scaled_learning_rates(1.0, WidthSet((8, 4, 2)), 0.5)
+    {8: 1.0, 4: 0.5, 2: 0.25}
+    """
+    return {bits: learning_rate * decay**index for index, bits in enumerate(width_set.widths)}
+
+
+class ScaleOptimizer(torch.optim.Optimizer):
+    """Adam on the logarithm of positive parameters: a step of learning rate r changes a scale by about a factor 1 +- r.
+
+    Scales span four orders of magnitude (an 8-bit weight step to a 2-bit activation step), where one absolute step
+    size fits nothing; and they stay positive.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        Positive.
+    lr : float
+        The learning rate; may be changed between steps.
+    betas : tuple of float
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        super().__init__(list(parameters), {"lr": lr, "betas": betas})
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the learning rate of the next steps."""
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step with the parameters that have a gradient."""
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state: dict[str, Any] = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                gradient = parameter.grad * parameter
+                state["mean"].lerp_(gradient, 1 - first)
+                state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+                mean = state["mean"] / (1 - first ** state["step"])
+                deviation = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(1e-12)
+                parameter.mul_(torch.exp(-group["lr"] * mean / deviation))
+
+
+@torch.no_grad()
+def initialise_scales(model: SwitchableNetwork, images: Tensor) -> None:
+    """Set the activation scales of every width, and the skip scales, from one forward pass of ``images`` per width.
+
+    Each tensor's scale is fitted to the values it has when everything before it is already quantized, highest width
+    first; BatchNorm uses the statistics of ``images`` meanwhile and learns nothing.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    images : uint8 tensor of shape (n, channels, height, width)
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    widths, training = model.widths, model.training
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        model.train()
+        for index, bits in enumerate(model.width_set):
+            set_width(model, bits)
+
+            def fit(name: str, real: Tensor, first: bool = index == 0) -> None:
+                layer = model.layer(name)
+                assert not isinstance(layer, QuantMaxPool2d)
+                if layer.output is not None:
+                    layer.output.initialise(real, model.widths.code_bits.get(name), first)
+
+            model(images, fit)
+    finally:
+        model.widths = widths
+        model.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointStep:
+    """One mini-batch of joint training.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    weight_optimizer : torch.optim.Optimizer
+        Of everything but the scales.
+    scale_optimizer : ScaleOptimizer
+    alrs_decay : float
+    distillation : float
+        Weight of the highest width's soft labels in the loss of the other widths, 0 .. 1.
+    mixed_probability : float
+        Probability of one more pass, at widths drawn for every layer and tensor; 0 .. 1.
+    generator : random.Random
+        Draws the mixed widths.
+    """
+
+    model: SwitchableNetwork
+    weight_optimizer: torch.optim.Optimizer
+    scale_optimizer: ScaleOptimizer
+    alrs_decay: float
+    distillation: float
+    mixed_probability: float
+    generator: random.Random
+
+    def run(self, images: Tensor, labels: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
+        """Train on one mini-batch at every width, and return the mean loss of the widths.
+
+        Parameters
+        ----------
+        images : uint8 tensor of shape (n, channels, height, width)
+        labels : int64 tensor of shape (n,)
+        learning_rate, scale_learning_rate : float
+            lambda of this iteration, after the schedule, for the weights and for the scales before ALRS.
+        """
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = learning_rate
+        width_set = self.model.width_set
+        rates = scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay)
+        teacher: Tensor | None = None
+        total = 0.0
+        for bits in width_set:
+            logits, loss = self._pass(images, labels, bits, rates[bits], teacher)
+            teacher = logits if teacher is None else teacher
+            total += loss
+        if len(width_set) > 1 and self.generator.random() < self.mixed_probability:
+            widths = self.model.random_widths(self.generator)
+            self._pass(images, labels, widths, rates[width_set.widths[-1]], teacher)
+        return total / len(width_set)
+
+    def _pass(
+        self, images: Tensor, labels: Tensor, width: int | Widths, scale_rate: float, teacher: Tensor | None
+    ) -> tuple[Tensor, float]:
+        logits = set_width(self.model, width)(images)
+        loss = F.cross_entropy(logits, labels)
+        if teacher is not None and self.distillation > 0:
+            soft = F.cross_entropy(logits, teacher.softmax(1))
+            loss = (1 - self.distillation) * loss + self.distillation * soft
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.weight_optimizer.step()
+        self.scale_optimizer.set_learning_rate(scale_rate)
+        self.scale_optimizer.step()
+        # None, not zero: scales and BatchNorm sets of other widths must not move on old momentum.
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        self.scale_optimizer.zero_grad(set_to_none=True)
+        return logits.detach(), float(loss.detach())

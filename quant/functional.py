@@ -1,0 +1,147 @@
+"""Differentiable twins of the arithmetic in ``hwsim.spec``, on float tensors that hold integers.
+
+Every forward value is the integer of ``hwsim.spec`` times a scale; the tests prove it exhaustively. The backward pass
+is the straight-through estimator with learned scales (LSQ), see each operator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwsim import spec
+
+
+def round_half_up(values: Tensor) -> Tensor:
+    """Return ``floor(values + 1/2)``: round to nearest, ties toward +infinity (``torch.round`` rounds ties to even)."""
+    return torch.floor(values + 0.5)
+
+
+def per_channel(vector: Tensor, like: Tensor) -> Tensor:
+    """Return ``vector`` of shape (out,) reshaped to broadcast along the first dimension of ``like``."""
+    return vector.reshape(-1, *(1,) * (like.dim() - 1))
+
+
+def weight_codes(weight: Tensor, scale: Tensor, stored_bits: int) -> Tensor:
+    """Return the stored codes of a weight: Double Rounding's first rounding (eq. 1), ties toward +infinity.
+
+    Parameters
+    ----------
+    weight : float tensor of shape (out, ...)
+    scale : float tensor of shape (out,)
+        Real value of one step of the stored code; positive.
+    stored_bits : int
+
+    Returns
+    -------
+    float tensor of the weight's shape
+        Integers of -2**(stored_bits - 1) .. 2**(stored_bits - 1) - 1.
+    """
+    codes = round_half_up(weight / per_channel(scale, weight))
+    return codes.clamp_(spec.signed_low(stored_bits), spec.signed_high(stored_bits))
+
+
+def switch_codes(codes: Tensor, stored_bits: int, target_bits: int) -> Tensor:
+    """Return stored codes switched to ``target_bits``: the second rounding (eq. 2), equal to ``spec.switch``."""
+    if target_bits == 1:
+        return torch.where(codes >= 0, 1.0, -1.0).to(codes.dtype)
+    if target_bits == stored_bits:
+        return codes
+    shift = stored_bits - target_bits
+    # Multiplying by a power of two is exact, so this floor is the arithmetic shift.
+    switched = torch.floor((codes + float(1 << (shift - 1))) * 2.0**-shift)
+    return switched.clamp_(max=spec.signed_high(target_bits))
+
+
+def activation_codes(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """Return ``clamp(floor(values / scale + 1/2), low, high)`` as a float tensor of integers (eq. 4)."""
+    return round_half_up(values / scale).clamp_(low, high)
+
+
+class _DoubleRounding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int) -> Tensor:
+        codes = switch_codes(weight_codes(weight, scale, stored_bits), stored_bits, target_bits)
+        step = per_channel(scale, weight) * 2.0 ** spec.switch_scale_exponent(stored_bits, target_bits)
+        quotient = weight / step
+        # A bipolar weight stands for half of the stored range, which is four of its steps wide.
+        low, high = (-2, 2) if target_bits == 1 else (spec.signed_low(target_bits), spec.signed_high(target_bits))
+        inside = (quotient >= low) & (quotient <= high)
+        ctx.save_for_backward(inside, codes - quotient * inside)
+        return codes * step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        inside, scale_slope = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * inside, (gradient * scale_slope).flatten(1).sum(1), None, None
+
+
+class _QuantizeActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        codes = activation_codes(values, scale, low, high)
+        quotient = values / scale
+        inside = (quotient >= low) & (quotient <= high)
+        ctx.save_for_backward(inside, codes - quotient * inside)
+        return codes * scale
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        inside, scale_slope = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * inside, (gradient * scale_slope).sum(), None, None
+
+
+class _RoundToGrid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: float) -> Tensor:
+        return round_half_up(values / step) * step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def double_rounding(weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int) -> Tensor:
+    """Return the real weights that a stored weight has at ``target_bits`` (eqs. 1-3): switched code * scale * 2**e.
+
+    Gradients, with q = weight / (scale * 2**e) and the code range low .. high of ``target_bits``:
+
+    - weight: the incoming gradient where low <= q <= high, else 0 (straight through, masked by the *low* range);
+    - scale: incoming gradient * (code - q inside, code outside), summed over each output channel. The chain-rule
+      factor 2**e is dropped as in eq. 13; the released code sums over the whole tensor and hands every channel the
+      same number, while this is the gradient of each channel's own scale. LSQ's constant gradient factor is left
+      out: the scales' optimizer is invariant to it.
+
+    Parameters
+    ----------
+    weight : float tensor of shape (out, ...)
+    scale : float tensor of shape (out,), positive
+    stored_bits, target_bits : int
+        1 <= target_bits <= stored_bits <= 8.
+    """
+    return _DoubleRounding.apply(weight, scale, stored_bits, target_bits)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def quantize_activation(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    """Return ``clamp(floor(values / scale + 1/2), low, high) * scale`` (eqs. 4-5).
+
+    Gradients, with q = values / scale: straight through where low <= q <= high; the scale's is the incoming gradient
+    * (code - q inside, code outside), summed over the tensor (eq. 13).
+
+    Parameters
+    ----------
+    values : float tensor
+    scale : float tensor with one element and no dimensions, positive
+    low, high : int
+        Range of the codes: 0 .. 2**bits - 1, or signed for the skip code of a tensor without ReLU.
+    """
+    return _QuantizeActivation.apply(values, scale, low, high)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def round_to_grid(values: Tensor, step: float) -> Tensor:
+    """Return ``floor(values / step + 1/2) * step`` with a straight-through gradient; ``step`` is a power of two."""
+    return _RoundToGrid.apply(values, step)  # type: ignore[no-any-return,no-untyped-call]
