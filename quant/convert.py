@@ -63,6 +63,11 @@ class _Draft:
         return self.kind in ("conv", "linear")
 
     @property
+    def inputs_per_output(self) -> int:
+        assert isinstance(self.module, (nn.Conv2d, nn.Linear))
+        return self.module.weight.numel() // self.module.weight.shape[0]
+
+    @property
     def unsigned(self) -> bool:
         return self.relu or not self.has_weights
 
@@ -380,7 +385,7 @@ class _Converter:
             candidates.append(value)
         if not candidates:
             return None
-        return max(candidates, key=lambda draft: draft.module.weight[0].numel())  # type: ignore[union-attr]
+        return max(candidates, key=lambda draft: draft.inputs_per_output)
 
     def pool_name(self, node: fx.Node) -> str:
         return str(node.target) if node.op == "call_module" else node.name

@@ -1,4 +1,4 @@
-"""Data sets: the real handwritten digits that ship with scikit-learn, as unsigned 8-bit codes; nothing is downloaded."""
+"""Data sets: the handwritten digits that ship with scikit-learn, as unsigned 8-bit codes; nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Double Rounding with adaptive learning-rate scaling (Huang et al., arXiv 2502.01199): the joint training of a width set.
+"""Double Rounding with adaptive learning-rate scaling (Huang et al., arXiv 2502.01199): joint training of a width set.
 
 For every mini-batch the network runs at each width in descending order (Algorithm A.2): forward with that width's own
 BatchNorm and activation scales, backward, one step of the weights at the learning rate lambda, and one step of the

@@ -1,4 +1,4 @@
-"""From a trained model to the network of ``hwsim``: codes from the training operator itself, real parameters as float32."""
+"""From a trained model to the network of ``hwsim``: codes from the training operator itself, float32 parameters."""
 
 from __future__ import annotations
 
