@@ -1,0 +1,22 @@
+"""Mutants: a module of ours with one line of its text changed, to see that the tests notice."""
+
+import importlib
+import inspect
+import types
+
+
+def mutant(module_name, *changes):
+    """Return module ``module_name`` run afresh with each (old, new) text change made; each old text must occur once."""
+    module = importlib.import_module(module_name)
+    source = inspect.getsource(module)
+    for old, new in changes:
+        assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {module_name}"
+        source = source.replace(old, new)
+    changed = types.ModuleType(module_name)
+    changed.__file__ = module.__file__
+    exec(compile(source, f"<mutant of {module_name}>", "exec"), changed.__dict__)
+    return changed
+
+
+INTERPRETED = ("functools.partial(numba.njit, cache=True, nogil=True)", "(lambda function: function)")
+"""Change of ``hwsim.kernels`` that leaves its kernels plain Python: slow, but changed in no time."""
