@@ -1,0 +1,389 @@
+"""The machine: its configuration, its memories and the bit layouts that a program and the hardware share.
+
+The array is bit-serial over weight planes and parallel over activation bits. A *lane* holds 8 activation bits, split
+into ``8 / g`` groups of ``g`` bits; an activation of width a takes a slot of 1, 2, 4 or 8 bits, so a lane holds
+``8 / slot`` activations. A word of the activation memory has one such lane for each lane of the array, stored
+group-major: the ``lanes * g`` bits of group 0, then those of group 1, and so on. Channel ``c`` of a pixel at slot s
+lies in word ``c // (lanes * 8 / s)``, lane ``c % lanes``, groups ``j * s / g`` to ``(j + 1) * s / g - 1`` with
+``j = c // lanes % (8 / s)``. So ``lanes`` consecutive indices of a weight plane always load the same lanes, whatever
+the slot, and ``requantizers`` consecutive channels are always written to whole runs of bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwsim import spec
+from hwsim.precision import WidthSet
+from hwsim.requantize import RequantizerFormat
+
+LANE_BITS = 8
+LOAD_WORD_BITS = 32
+
+LOAD_TARGETS: Mapping[str, int] = {"weights": 0, "tables": 1, "layers": 2, "tiles": 3, "image": 4}
+"""Memories that the load port fills, and their number in a packet header."""
+
+LOAD_TARGET_BITS = 4
+LOAD_COUNT_BITS = LOAD_WORD_BITS - LOAD_TARGET_BITS
+
+SIZE_BITS = 10
+"""Bits of an image dimension: heights and widths up to 1023."""
+
+KERNEL_BITS = 5
+"""Bits of a kernel side, a stride and a padding: up to 31."""
+
+
+def bits_for(value: int) -> int:
+    """Return the bits of an unsigned field that holds ``0 .. value``, at least 1."""
+    return max(1, int(value).bit_length())
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """Named unsigned fields packed from bit 0 upward into one record.
+
+    Parameters
+    ----------
+    fields : tuple of (str, int)
+        Names and widths in bits.
+    """
+
+    fields: tuple[tuple[str, int], ...]
+
+    @property
+    def bits(self) -> int:
+        """Bits of one record."""
+        return sum(bits for _, bits in self.fields)
+
+    @property
+    def load_words(self) -> int:
+        """Words of the load port that one record takes."""
+        return -(-self.bits // LOAD_WORD_BITS)
+
+    def pack(self, values: Mapping[str, int]) -> int:
+        """Return the record as one integer.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing, unknown or does not fit.
+        """
+        if set(values) != {name for name, _ in self.fields}:
+            wrong = set(values) ^ {name for name, _ in self.fields}
+            raise ValueError(f"a record must have exactly its layout's fields; {sorted(wrong)} differ")
+        record = 0
+        position = 0
+        for name, bits in self.fields:
+            value = int(values[name])
+            if not 0 <= value < 1 << bits:
+                raise ValueError(f"{name} must fit in {bits} bits, not {value}")
+            record |= value << position
+            position += bits
+        return record
+
+    def unpack(self, record: int) -> dict[str, int]:
+        """Return the fields of a record."""
+        values = {}
+        for name, bits in self.fields:
+            values[name] = record & ((1 << bits) - 1)
+            record >>= bits
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Configuration of one machine, checked when made. Everything else is derived from it.
+
+    Parameters
+    ----------
+    weight_widths, activation_widths : WidthSet
+        Widths that layers may use; W8A8 is always there for the first and the last layer.
+    lanes : int
+        Lanes of a column: activations of 8 bits summed in a cycle. A power of two, 4 .. 64.
+    columns : int
+        Output channels computed at once, 4 .. 64.
+    requantizers : int
+        Accumulators requantized in a cycle; a power of two that divides lanes and columns.
+    weight_port_bits : int
+        Width of the weight memory and of the path into the array; a power of two that divides lanes * columns.
+    strip_pixels : int
+        Output pixels accumulated at once, a power of two; there are two such strips.
+    accumulator_bits : int
+        Width of an accumulator, signed.
+    requantizer : RequantizerFormat
+        Widths of M, K, B and S.
+    weight_words, staging_words, table_words, activation_words, skip_words, image_words, image_bytes, layer_slots,
+    result_words : int
+        Depths of the memories: weight planes (words of ``weight_port_bits``), switched planes of one tile (there are
+        two), requantizer entries, activation words, skip words of ``requantizers`` codes, laid out image words (there
+        are two images), bytes of the raw image, layers of all resident assignments, result words of ``requantizers``
+        logits (there are two results).
+
+    Raises
+    ------
+    ValueError
+        If a value breaks its rule; the sentence names both.
+    """
+
+    weight_widths: WidthSet
+    activation_widths: WidthSet
+    lanes: int = 16
+    columns: int = 8
+    requantizers: int = 4
+    weight_port_bits: int = 64
+    strip_pixels: int = 64
+    accumulator_bits: int = 24
+    requantizer: RequantizerFormat = field(default_factory=RequantizerFormat)
+    weight_words: int = 8192
+    staging_words: int = 2048
+    table_words: int = 1024
+    activation_words: int = 1024
+    skip_words: int = 2048
+    image_words: int = 64
+    image_bytes: int = 64
+    layer_slots: int = 64
+    result_words: int = 4
+
+    def __post_init__(self) -> None:
+        _require_power_of_two("lanes", self.lanes, 4, 64)
+        _require_range("columns", self.columns, 4, 64)
+        _require_power_of_two("requantizers", self.requantizers, 1, 16)
+        if self.lanes % self.requantizers or self.columns % self.requantizers:
+            raise ValueError(
+                f"requantizers must divide lanes and columns, "
+                f"not {self.requantizers} for {self.lanes} and {self.columns}"
+            )
+        _require_power_of_two("weight_port_bits", self.weight_port_bits, 4, 512)
+        if self.lanes * self.columns % self.weight_port_bits:
+            raise ValueError(
+                f"weight_port_bits must divide lanes * columns, not {self.weight_port_bits} for "
+                f"{self.lanes} * {self.columns}"
+            )
+        _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
+        _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
+        for name in MEMORY_NAMES:
+            _require_range(name, getattr(self, name), 1, 1 << 20)
+
+    @property
+    def group_bits(self) -> int:
+        """g: bits of a group, the smallest slot of the activation widths."""
+        return min(self.slots)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Slot widths in use, widest first; 8 is always one."""
+        slots = {spec.slot_bits(bits) for bits in self.activation_widths} | {LANE_BITS}
+        return tuple(sorted(slots, reverse=True))
+
+    @property
+    def groups(self) -> int:
+        """Groups of a lane."""
+        return LANE_BITS // self.group_bits
+
+    @property
+    def activation_bits(self) -> int:
+        """Width of an activation word in bits."""
+        return self.lanes * LANE_BITS
+
+    @property
+    def sum_bits(self) -> int:
+        """Width of a column's unsigned sum of one plane in bits."""
+        return bits_for(self.lanes * spec.unsigned_high(LANE_BITS))
+
+    @property
+    def rows(self) -> int:
+        """Words of the weight port that one plane of ``lanes`` indices x ``columns`` takes."""
+        return self.lanes * self.columns // self.weight_port_bits
+
+    @property
+    def groups_of_channels(self) -> int:
+        """Requantizer groups in a tile of output channels."""
+        return self.columns // self.requantizers
+
+    def slot_index(self, activation_bits: int) -> int:
+        """Return log2 of how many groups an activation of this width occupies."""
+        return (spec.slot_bits(activation_bits) // self.group_bits).bit_length() - 1
+
+    def activations_per_lane(self, activation_bits: int) -> int:
+        """Return how many activations of this width share a lane."""
+        return LANE_BITS // max(spec.slot_bits(activation_bits), self.group_bits)
+
+    def macs_per_cycle(self, weight_bits: int, activation_bits: int) -> float:
+        """Return the peak multiply-accumulates in a cycle at the given widths."""
+        per_pass = self.lanes * self.columns * self.activations_per_lane(activation_bits)
+        return per_pass / spec.planes_applied(weight_bits)
+
+    @property
+    def memory_bits(self) -> dict[str, int]:
+        """Bits of every memory."""
+        return {
+            "weights": self.weight_words * self.weight_port_bits,
+            "staging": 2 * self.staging_words * self.weight_port_bits,
+            "tables": self.table_words * self.table_layout.bits,
+            "activations": self.activation_words * self.activation_bits,
+            "skip": self.skip_words * self.requantizers * spec.SKIP_BITS,
+            "image": 2 * self.image_words * self.activation_bits + self.image_bytes * spec.IMAGE_BITS,
+            "accumulators": 2 * self.strip_pixels * self.columns * self.accumulator_bits,
+            "descriptors": self.layer_slots * (self.layer_layout.load_words + self.tiles_layout.load_words) * 32,
+            "results": 2 * self.result_words * self.requantizers * spec.LOGIT_BITS,
+        }
+
+    @property
+    def table_layout(self) -> FieldLayout:
+        """One requantizer entry; M, K and B are two's complement."""
+        widths = self.requantizer
+        return FieldLayout(
+            (
+                ("multiplier", widths.multiplier_bits),
+                ("skip_multiplier", widths.skip_multiplier_bits),
+                ("addend", widths.addend_bits),
+                ("shift", bits_for(widths.shift_max)),
+            )
+        )
+
+    @property
+    def activation_address_bits(self) -> int:
+        """Address width shared by the activation memory and the image memory."""
+        return max(bits_for(self.activation_words - 1), bits_for(2 * self.image_words - 1))
+
+    @property
+    def staging_address_bits(self) -> int:
+        """Address width within one half of the staging memory."""
+        return bits_for(self.staging_words - 1)
+
+    @property
+    def layer_layout(self) -> FieldLayout:
+        """Descriptor of one layer, read by the sequencer; see ``hwsim.program`` for what each field holds."""
+        address = self.activation_address_bits
+        staging = self.staging_address_bits
+        skip = bits_for(self.skip_words - 1)
+        pixels = 2 * SIZE_BITS
+        return FieldLayout(
+            (
+                ("is_max_pool", 1),
+                ("reads_image", 1),
+                ("is_last", 1),
+                ("slot_index", 2),
+                ("input_start", address),
+                ("pixel_step", address),
+                ("row_step", address),
+                ("kernel_row_step", address),
+                ("kernel_column_step", address),
+                ("input_width", SIZE_BITS),
+                ("input_height", SIZE_BITS),
+                ("output_width", SIZE_BITS),
+                ("output_pixels", pixels),
+                ("kernel_width", KERNEL_BITS),
+                ("kernel_height", KERNEL_BITS),
+                ("stride", KERNEL_BITS),
+                ("padding", KERNEL_BITS),
+                ("words", SIZE_BITS),
+                ("last_word_groups", self.groups),
+                ("tiles", SIZE_BITS),
+                ("passes", 4),
+                ("subtracts_first", 1),
+                ("subtracts_second", 1),
+                ("staging_start", staging),
+                ("plane_step", staging + 1),
+                ("word_step", staging + 1),
+                ("tap_step", staging + 1),
+                ("load_rows", staging + 1),
+                ("last_load_rows", staging + 1),
+                ("table_start", bits_for(self.table_words - 1)),
+                ("channel_groups", SIZE_BITS),
+                ("adds", 1),
+                ("skip_is_signed", 1),
+                ("skip_start", skip),
+                ("makes_skip", 1),
+                ("makes_signed_skip", 1),
+                ("skip_output_start", skip),
+                ("makes_code", 1),
+                ("output_start", address),
+                ("output_words", SIZE_BITS),
+                ("output_slot_index", 2),
+                ("code_high", LANE_BITS),
+                ("makes_logits", 1),
+            )
+        )
+
+    @property
+    def tiles_layout(self) -> FieldLayout:
+        """Loader's entry for one layer: which stored planes to read, switch and stage."""
+        return FieldLayout(
+            (
+                ("is_last", 1),
+                ("has_weights", 1),
+                ("rounds", 1),
+                ("target_bits", 4),
+                ("planes_read", 4),
+                ("planes_stored", 4),
+                ("tiles", SIZE_BITS),
+                ("tile_rows", self.staging_address_bits + 1),
+                ("weight_start", bits_for(self.weight_words - 1)),
+                ("staging_start", self.staging_address_bits + 1),
+            )
+        )
+
+    @property
+    def image_layout(self) -> FieldLayout:
+        """Geometry of image, first layer and result, for the image loader and the result buffer."""
+        return FieldLayout(
+            (
+                ("channels", SIZE_BITS),
+                ("height", SIZE_BITS),
+                ("width", SIZE_BITS),
+                ("output_height", SIZE_BITS),
+                ("output_width", SIZE_BITS),
+                ("kernel_height", KERNEL_BITS),
+                ("kernel_width", KERNEL_BITS),
+                ("stride", KERNEL_BITS),
+                ("padding", KERNEL_BITS),
+                ("words", SIZE_BITS),
+                ("image_bytes", bits_for(self.image_bytes)),
+                ("classes", SIZE_BITS),
+            )
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the configuration as plain values."""
+        values = dataclasses.asdict(self)
+        values["weight_widths"] = list(self.weight_widths.widths)
+        values["activation_widths"] = list(self.activation_widths.widths)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> Machine:
+        """Return the machine that ``to_json`` described."""
+        arguments = dict(values)
+        arguments["weight_widths"] = WidthSet(tuple(arguments["weight_widths"]))  # type: ignore[arg-type]
+        arguments["activation_widths"] = WidthSet(tuple(arguments["activation_widths"]))  # type: ignore[arg-type]
+        arguments["requantizer"] = RequantizerFormat(**arguments["requantizer"])  # type: ignore[arg-type]
+        return cls(**arguments)  # type: ignore[arg-type]
+
+
+MEMORY_NAMES = (
+    "weight_words",
+    "staging_words",
+    "table_words",
+    "activation_words",
+    "skip_words",
+    "image_words",
+    "image_bytes",
+    "layer_slots",
+    "result_words",
+)
+
+
+def _require_range(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low} .. {high}, not {value}")
+
+
+def _require_power_of_two(name: str, value: int, low: int, high: int) -> None:
+    _require_range(name, value, low, high)
+    if value & (value - 1):
+        raise ValueError(f"{name} must be a power of two, not {value}")

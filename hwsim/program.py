@@ -1,0 +1,805 @@
+"""Programs: what makes a machine run a network at given assignments.
+
+A program holds the stored codes once, in planes, and for every assignment the requantizer tables and the descriptors
+of its layers. It is made for one machine and is refused, by name and by how much, if something does not fit.
+
+Weights of a tile (``columns`` output channels) are stored as rows of ``weight_port_bits`` bits. A *weight word* is one
+plane of ``lanes`` consecutive indices of all columns; bit ``column * lanes + lane`` of it is cut into rows. Indices
+run over kernel taps (row by row) and, within a tap, over input channels padded to a multiple of ``lanes``. The planes
+of one row lie together, top plane first, so that a narrow width reads the first few.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim import spec
+from hwsim.machine import KERNEL_BITS, LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, MEMORY_NAMES, SIZE_BITS, Machine
+from hwsim.network import (
+    IMAGE,
+    Assignment,
+    AveragePool2d,
+    Conv2d,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Network,
+    WeightLayer,
+)
+from hwsim.requantize import LayerRequantizers, Requantizer, build_requantizers, switched_weights
+
+POOL_STORED_BITS = 2
+"""Average pooling runs as a product with the identity, whose ones are the lower plane of a 2-bit code."""
+
+
+@dataclass(frozen=True)
+class LayerGeometry:
+    """How one layer runs on the array, whatever its widths.
+
+    Parameters
+    ----------
+    kernel : (int, int)
+        Kernel as the array sees it: 1x1 for the first layer, whose windows the image loader lays out.
+    stride, padding : int
+    input_height, input_width, output_height, output_width : int
+    input_channels, output_channels : int
+        Channels as the array sees them.
+    """
+
+    kernel: tuple[int, int]
+    stride: int
+    padding: int
+    input_height: int
+    input_width: int
+    output_height: int
+    output_width: int
+    input_channels: int
+    output_channels: int
+
+    @property
+    def output_pixels(self) -> int:
+        """Output pixels."""
+        return self.output_height * self.output_width
+
+    @property
+    def taps(self) -> int:
+        """Kernel taps."""
+        return self.kernel[0] * self.kernel[1]
+
+
+def layer_geometry(network: Network, layer: Layer) -> LayerGeometry:
+    """Return how a layer runs on the array."""
+    channels, height, width = network.shape(layer.input)
+    out_channels, out_height, out_width = network.shape(layer.name)
+    kernel, stride, padding = window(network, layer)
+    if layer.input == IMAGE:
+        taps = kernel[0] * kernel[1]
+        return LayerGeometry((1, 1), 1, 0, out_height, out_width, out_height, out_width, taps * channels, out_channels)
+    return LayerGeometry(kernel, stride, padding, height, width, out_height, out_width, channels, out_channels)
+
+
+def window(network: Network, layer: Layer) -> tuple[tuple[int, int], int, int]:
+    """Return (kernel, stride, padding); a linear layer is a kernel of its input's height and width."""
+    if isinstance(layer, Linear):
+        _, height, width = network.shape(layer.input)
+        return (height, width), 1, 0
+    return layer.kernel, layer.stride, 0 if isinstance(layer, AveragePool2d) else layer.padding
+
+
+def words_per_pixel(machine: Machine, channels: int, activation_bits: int) -> int:
+    """Return the activation words of one pixel."""
+    return -(-channels // (machine.lanes * machine.activations_per_lane(activation_bits)))
+
+
+def tile_count(machine: Machine, geometry: LayerGeometry) -> int:
+    """Return the tiles of output channels."""
+    return -(-geometry.output_channels // machine.columns)
+
+
+def tile_rows(machine: Machine, layer: Layer, geometry: LayerGeometry) -> int:
+    """Return the rows of one plane of one tile."""
+    weight_words = -(-geometry.input_channels // machine.lanes)
+    if not isinstance(layer, AveragePool2d):
+        weight_words *= geometry.taps
+    return weight_words * machine.rows
+
+
+def layer_widths(assignment: Assignment, layer: Layer) -> tuple[int, int, int]:
+    """Return (stored width, weight width, activation width) of a layer that runs on the array."""
+    activation_bits = assignment.activation_bits(layer.name)
+    if isinstance(layer, WeightLayer):
+        return layer.stored_bits, assignment.weight_bits(layer.name), activation_bits
+    return POOL_STORED_BITS, POOL_STORED_BITS, activation_bits
+
+
+def accumulator_bound(weights: NDArray[np.int8], target_bits: int, activation_bits: int) -> tuple[int, int]:
+    """Return (low, high) that no accumulator leaves at any moment of the bit-serial accumulation.
+
+    While a plane is half done, an index not yet reached counts as ``2 * (w >> (k + 1))``, which is at least ``w - 1``.
+
+    Parameters
+    ----------
+    weights : ndarray of int8, shape (out, ...)
+        Switched weights.
+    target_bits, activation_bits : int
+    """
+    flat = weights.reshape(len(weights), -1).astype(np.int64)
+    largest = spec.unsigned_high(activation_bits)
+    if target_bits == 1:
+        total = flat.shape[1] * largest
+        return -total, 2 * total
+    low = int(np.where(flat < 0, flat - 1, 0).sum(axis=1).min()) * largest
+    high = int(np.where(flat > 0, flat, 0).sum(axis=1).max()) * largest
+    return min(low, 0), max(high, 0)
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where the stored forms of a tensor lie; None where there is no such form.
+
+    Parameters
+    ----------
+    code_start : int or None
+        First activation word.
+    code_bits : int or None
+        Width of the code.
+    code_words : int
+        Activation words of one pixel.
+    skip_start : int or None
+        First skip word.
+    """
+
+    code_start: int | None
+    code_bits: int | None
+    code_words: int
+    skip_start: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AssignmentProgram:
+    """One resident assignment.
+
+    Parameters
+    ----------
+    assignment : Assignment
+    slot : int
+        Layer slot of its first layer: what the run command names.
+    requantizers : mapping of str to LayerRequantizers
+    places : mapping of str to TensorPlace
+        Tensor -> where it lies while this assignment runs.
+    layers : tuple of dict
+        Fields of ``Machine.layer_layout`` for each layer.
+    tiles : tuple of dict
+        Fields of ``Machine.tiles_layout`` for each layer.
+    """
+
+    assignment: Assignment
+    slot: int
+    requantizers: Mapping[str, LayerRequantizers]
+    places: Mapping[str, TensorPlace]
+    layers: tuple[Mapping[str, int], ...]
+    tiles: tuple[Mapping[str, int], ...]
+
+    @property
+    def layers_exact(self) -> int:
+        """Layers whose requantizers equal the trained function on every operand."""
+        return sum(requantizers.certificate.exact for requantizers in self.requantizers.values())
+
+    @property
+    def layers_displaced(self) -> int:
+        """Layers that differ from the trained function somewhere."""
+        return len(self.requantizers) - self.layers_exact
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerIntegers:
+    """The integers of one layer at one assignment, for people who build their own hardware.
+
+    Parameters
+    ----------
+    stored_codes, weights : ndarray of int8
+        Stored codes, and what they switch to; shape of the layer's codes.
+    planes : ndarray of uint8, shape (passes, *codes.shape)
+        Bits of the weights in the order of ``spec.plane_bit``.
+    requantizers : LayerRequantizers
+        M, K, B, S and the clamps.
+    """
+
+    stored_codes: NDArray[np.int8]
+    weights: NDArray[np.int8]
+    planes: NDArray[np.uint8]
+    requantizers: LayerRequantizers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A network made ready for one machine.
+
+    Parameters
+    ----------
+    machine : Machine
+    network : Network
+    assignments : mapping of str to AssignmentProgram
+    weight_rows : ndarray of uint8, shape (rows, weight_port_bits)
+        Contents of the weight memory, one bit an element.
+    tables : tuple of int
+        Contents of the table memory.
+    image : mapping of str to int
+        Fields of ``Machine.image_layout``.
+    """
+
+    machine: Machine
+    network: Network
+    assignments: Mapping[str, AssignmentProgram]
+    weight_rows: NDArray[np.uint8]
+    tables: tuple[int, ...]
+    image: Mapping[str, int]
+
+    def load_words(self) -> NDArray[np.uint32]:
+        """Return the words that the load port takes, in order; shape (words,)."""
+        machine = self.machine
+        layer_words: list[int] = []
+        tiles: list[int] = []
+        for part in self.assignments.values():
+            for fields in part.layers:
+                layer_words += _split(machine.layer_layout.pack(fields), machine.layer_layout.load_words)
+            tiles += [machine.tiles_layout.pack(fields) for fields in part.tiles]
+        table_words = machine.table_layout.load_words
+        tile_words = machine.tiles_layout.load_words
+        packets = [
+            _packet("image", _split(machine.image_layout.pack(self.image), machine.image_layout.load_words), 1),
+            _packet("layers", layer_words, len(layer_words)),
+            _packet("tiles", [word for tile in tiles for word in _split(tile, tile_words)], len(tiles)),
+            _packet("tables", [word for table in self.tables for word in _split(table, table_words)], len(self.tables)),
+            _weights_packet(self.weight_rows),
+        ]
+        return np.concatenate(packets)
+
+    @property
+    def weight_bits_stored(self) -> int:
+        """Bits of the stored codes, without the padding to whole tiles."""
+        return sum(layer.codes.size * layer.stored_bits for layer in self.network.weight_layers)
+
+    def weight_planes_read(self, name: str) -> int:
+        """Return the weight memory rows that one image at an assignment reads."""
+        return sum(
+            fields["tiles"] * fields["tile_rows"] * fields["planes_read"]
+            for fields in self.assignments[name].tiles
+            if fields["has_weights"]
+        )
+
+    def weight_bits_read(self, name: str) -> int:
+        """Return the weight memory bits that one image at an assignment reads, padding included."""
+        return self.weight_planes_read(name) * self.machine.weight_port_bits
+
+    @property
+    def table_bits(self) -> int:
+        """Bits of the requantizer tables of all resident assignments."""
+        return len(self.tables) * self.machine.table_layout.bits
+
+    def layer_integers(self, layer_name: str, assignment_name: str) -> LayerIntegers:
+        """Return codes, switched weights, planes and requantizer tables of a weight layer.
+
+        Raises
+        ------
+        ValueError
+            If the network has no such weight layer or the program no such assignment.
+        """
+        layer = self.network.layer(layer_name)
+        if not isinstance(layer, WeightLayer):
+            raise ValueError(f"layer {layer_name} has no weights")
+        if assignment_name not in self.assignments:
+            known = ", ".join(self.assignments)
+            raise ValueError(f"the program has no assignment {assignment_name!r}; it has {known}")
+        part = self.assignments[assignment_name]
+        bits = part.assignment.weight_bits(layer_name)
+        weights = switched_weights(layer, bits)
+        bits_at = np.vectorize(spec.plane_bit, otypes=[np.uint8])
+        positions = range(spec.planes_applied(bits))
+        planes = np.stack([bits_at(weights.astype(object), bits, position) for position in positions])
+        return LayerIntegers(
+            stored_codes=layer.codes, weights=weights, planes=planes, requantizers=part.requantizers[layer_name]
+        )
+
+
+def _split(record: int, words: int) -> list[int]:
+    mask = (1 << LOAD_WORD_BITS) - 1
+    return [record >> (LOAD_WORD_BITS * index) & mask for index in range(words)]
+
+
+def _packet(target: str, words: Sequence[int], records: int) -> NDArray[np.uint32]:
+    header = LOAD_TARGETS[target] << LOAD_COUNT_BITS | records
+    return np.array([header, 0, *words], dtype=np.uint32)
+
+
+def _weights_packet(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    count, bits = rows.shape
+    padded = np.zeros((count, -(-bits // LOAD_WORD_BITS) * LOAD_WORD_BITS), np.uint8)
+    padded[:, :bits] = rows
+    words = np.packbits(padded, axis=1, bitorder="little").view("<u4").reshape(-1)
+    return np.concatenate([_packet("weights", (), count), words.astype(np.uint32)])
+
+
+def build(network: Network, machine: Machine, assignments: Iterable[Assignment]) -> Program:
+    """Return the program that runs a network on a machine at every one of the assignments.
+
+    Raises
+    ------
+    ValueError
+        If there is no assignment or two of one name; if a width, a size, an accumulator bound or a memory does not
+        fit the machine.
+    """
+    chosen = list(assignments)
+    if not chosen:
+        raise ValueError("a program must have at least one assignment")
+    for assignment in chosen:
+        if sum(other.name == assignment.name for other in chosen) > 1:
+            raise ValueError(f"a program must name each assignment once, not {assignment.name} twice")
+        if assignment.network is not network:
+            raise ValueError(f"assignment {assignment.name} is of another network")
+        _check_widths(machine, assignment)
+    _check_sizes(network)
+
+    weight_rows, weight_starts = _pack_weights(network, machine)
+    tables: list[int] = []
+    slot = 0
+    parts: dict[str, AssignmentProgram] = {}
+    for assignment in chosen:
+        requantizers = build_requantizers(network, assignment, machine.requantizer)
+        places, _ = place_tensors(network, machine, assignment)
+        layers, tiles = [], []
+        for layer in network:
+            start = len(tables)
+            if not isinstance(layer, MaxPool2d):
+                tables += _tables(machine, requantizers[layer.name], network.shape(layer.name)[0])
+            layers.append(_layer_fields(network, machine, assignment, layer, places, start))
+            tiles.append(_tiles_fields(network, machine, assignment, layer, weight_starts))
+        parts[assignment.name] = AssignmentProgram(
+            assignment=assignment,
+            slot=slot,
+            requantizers=requantizers,
+            places=places,
+            layers=tuple(layers),
+            tiles=tuple(tiles),
+        )
+        slot += len(network.layers)
+    needs = requirements(network, machine, chosen)
+    for name, need in needs.items():
+        have = getattr(machine, name)
+        if need > have:
+            raise ValueError(f"the network needs {name} = {need}, the machine has {have}: {need - have} too few")
+    return Program(
+        machine=machine,
+        network=network,
+        assignments=parts,
+        weight_rows=weight_rows,
+        tables=tuple(tables),
+        image=_image_fields(network, machine),
+    )
+
+
+def requirements(network: Network, machine: Machine, assignments: Sequence[Assignment]) -> dict[str, int]:
+    """Return the memory depths that a network needs on a machine of these lanes and columns, by ``MEMORY_NAMES``."""
+    weight_words = staging = table_words = activation_words = skip_words = 0
+    for layer, rows, stored_bits in _weight_shapes(network, machine):
+        weight_words += rows * tile_count(machine, layer_geometry(network, layer)) * stored_bits
+    for assignment in assignments:
+        _, sizes = place_tensors(network, machine, assignment)
+        activation_words = max(activation_words, sizes[0])
+        skip_words = max(skip_words, sizes[1])
+        for layer in network:
+            if isinstance(layer, MaxPool2d):
+                continue
+            geometry = layer_geometry(network, layer)
+            _, target_bits, _ = layer_widths(assignment, layer)
+            staging = max(staging, tile_rows(machine, layer, geometry) * spec.planes_applied(target_bits))
+            table_words += _channel_groups(machine, geometry.output_channels) * machine.requantizers + 1
+    first = next(layer for layer in network if layer.input == IMAGE)
+    geometry = layer_geometry(network, first)
+    channels, height, width = network.image_shape
+    needs = {
+        "weight_words": weight_words,
+        "staging_words": staging,
+        "table_words": table_words,
+        "activation_words": activation_words,
+        "skip_words": skip_words,
+        "image_words": geometry.output_pixels * words_per_pixel(machine, geometry.input_channels, spec.IMAGE_BITS),
+        "image_bytes": channels * height * width,
+        "layer_slots": len(network.layers) * len(assignments),
+        "result_words": _channel_groups(machine, network.classes),
+    }
+    assert tuple(needs) == MEMORY_NAMES
+    return needs
+
+
+def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
+    """Return ``machine`` with every memory as deep as the network needs, rounded up to a power of two."""
+    needs = requirements(network, machine, assignments)
+    depths: dict[str, Any] = {name: 1 << max(1, (need - 1).bit_length()) for name, need in needs.items()}
+    return dataclasses.replace(machine, **depths)
+
+
+def _check_widths(machine: Machine, assignment: Assignment) -> None:
+    network = assignment.network
+    for layer in network:
+        if isinstance(layer, MaxPool2d):
+            continue
+        _, target_bits, activation_bits = layer_widths(assignment, layer)
+        where = f"assignment {assignment.name}, layer {layer.name}"
+        if isinstance(layer, WeightLayer):
+            if not network.is_pinned(layer):
+                machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
+            low, high = accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
+            if target_bits == 1 and layer_geometry(network, layer).input_channels % machine.lanes:
+                raise ValueError(
+                    f"{where}: bipolar weights need input channels in a multiple of {machine.lanes} lanes, "
+                    f"not {layer_geometry(network, layer).input_channels}"
+                )
+        else:
+            geometry = layer_geometry(network, layer)
+            low, high = 0, geometry.taps * spec.unsigned_high(activation_bits)
+        needed_bits = spec.signed_bits(low, high)
+        if needed_bits > machine.accumulator_bits:
+            raise ValueError(
+                f"{where}: accumulators reach {low} .. {high} and need {needed_bits} bits, "
+                f"the machine has {machine.accumulator_bits}"
+            )
+        if activation_bits != spec.MAX_BITS and activation_bits not in machine.activation_widths:
+            raise ValueError(
+                f"{where}: reads {activation_bits}-bit activations, the machine has {machine.activation_widths}"
+            )
+
+
+def _check_sizes(network: Network) -> None:
+    side = (1 << SIZE_BITS) - 1
+    kernel_side = (1 << KERNEL_BITS) - 1
+    windows = {window(network, network.layer(name)) for name in network.readers(IMAGE)}
+    if len(windows) > 1:
+        raise ValueError(f"layers that read the image must share kernel, stride and padding, not {sorted(windows)}")
+    for layer in network:
+        kernel, stride, padding = window(network, layer)
+        sizes = {"kernel height": kernel[0], "kernel width": kernel[1], "stride": stride, "padding": padding}
+        limits = dict.fromkeys(sizes, kernel_side)
+        for tensor, what in ((layer.input, "input"), (layer.name, "output")):
+            for axis, size in zip(("channels", "height", "width"), network.shape(tensor), strict=True):
+                sizes[f"{what} {axis}"] = size
+                limits[f"{what} {axis}"] = side
+        for what, size in sizes.items():
+            if size > limits[what]:
+                raise ValueError(f"layer {layer.name}: {what} must be at most {limits[what]}, not {size}")
+
+
+def _channel_groups(machine: Machine, channels: int) -> int:
+    return -(-channels // machine.requantizers)
+
+
+def place_tensors(
+    network: Network, machine: Machine, assignment: Assignment
+) -> tuple[dict[str, TensorPlace], tuple[int, int]]:
+    """Return where every tensor lies, and how many activation and skip words that takes.
+
+    A tensor keeps its place from the layer that makes it to the last one that reads it; places are given first fit.
+    """
+    order = {layer.name: index for index, layer in enumerate(network.layers)}
+    codes = _FirstFit()
+    skips = _FirstFit()
+    places = {}
+    for index, layer in enumerate(network.layers):
+        codes.release(index)
+        skips.release(index)
+        channels, height, width = network.shape(layer.name)
+        bits = assignment.code_bits(layer.name)
+        code_start = skip_start = None
+        code_words = 0
+        if bits is not None:
+            code_words = words_per_pixel(machine, channels, bits)
+            last = max(order[name] for name in network.readers(layer.name))
+            code_start = codes.place(height * width * code_words, last)
+        if network.adders(layer.name):
+            last = max(order[name] for name in network.adders(layer.name))
+            skip_start = skips.place(height * width * _channel_groups(machine, channels), last)
+        places[layer.name] = TensorPlace(code_start, bits, code_words, skip_start)
+    return places, (codes.size, skips.size)
+
+
+class _FirstFit:
+    """Places intervals of words, each until its last reader has run."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        self._placed: list[tuple[int, int, int]] = []
+
+    def release(self, now: int) -> None:
+        """Forget intervals whose last reader ran before ``now``."""
+        self._placed = [placed for placed in self._placed if placed[2] >= now]
+
+    def place(self, words: int, last: int) -> int:
+        """Return the start of a free interval."""
+        start = 0
+        for placed_start, placed_words, _ in sorted(self._placed):
+            if start + words <= placed_start:
+                break
+            start = max(start, placed_start + placed_words)
+        self._placed.append((start, words, last))
+        self.size = max(self.size, start + words)
+        return start
+
+
+def _weight_shapes(network: Network, machine: Machine) -> list[tuple[Layer, int, int]]:
+    """Return (layer, rows of a plane of a tile, stored width) of what the weight memory holds, identities once."""
+    shapes: list[tuple[Layer, int, int]] = []
+    identities = set()
+    for layer in network:
+        geometry = layer_geometry(network, layer)
+        if isinstance(layer, WeightLayer):
+            shapes.append((layer, tile_rows(machine, layer, geometry), layer.stored_bits))
+        elif isinstance(layer, AveragePool2d) and geometry.input_channels not in identities:
+            identities.add(geometry.input_channels)
+            shapes.append((layer, tile_rows(machine, layer, geometry), POOL_STORED_BITS))
+    return shapes
+
+
+def _pack_weights(network: Network, machine: Machine) -> tuple[NDArray[np.uint8], dict[str, int]]:
+    """Return the weight memory, one bit an element, and the first row of every layer."""
+    parts = []
+    starts: dict[str, int] = {}
+    identity_starts: dict[int, int] = {}
+    start = 0
+    for layer, _, stored_bits in _weight_shapes(network, machine):
+        rows = _layer_rows(machine, _index_codes(network, machine, layer), stored_bits)
+        starts[layer.name] = start
+        if isinstance(layer, AveragePool2d):
+            identity_starts[network.shape(layer.input)[0]] = start
+        parts.append(rows)
+        start += len(rows)
+    for layer in network:
+        if isinstance(layer, AveragePool2d):
+            starts[layer.name] = identity_starts[network.shape(layer.input)[0]]
+    return np.concatenate(parts), starts
+
+
+def _index_codes(network: Network, machine: Machine, layer: Layer) -> NDArray[np.int8]:
+    """Return the stored codes as (index, output channel): taps, then channels padded to whole weight words."""
+    channels, height, width = network.shape(layer.input)
+    if isinstance(layer, AveragePool2d):
+        codes = np.eye(channels, dtype=np.int8)[np.newaxis]
+    elif isinstance(layer, Linear):
+        codes = layer.codes.reshape(-1, channels, height * width).transpose(2, 1, 0)
+    elif isinstance(layer, Conv2d):
+        out_channels = layer.out_channels
+        codes = layer.codes.reshape(out_channels, channels, -1).transpose(2, 1, 0)
+        if layer.input == IMAGE:
+            codes = codes.reshape(1, -1, out_channels)
+    else:
+        raise TypeError(f"layer {layer.name} has no stored codes")
+    padding = -codes.shape[1] % machine.lanes
+    padded = np.pad(codes, ((0, 0), (0, padding), (0, 0)))
+    return padded.reshape(-1, codes.shape[2])
+
+
+def _layer_rows(machine: Machine, codes: NDArray[np.int8], stored_bits: int) -> NDArray[np.uint8]:
+    """Return the rows of a layer: tile by tile, weight word by weight word, the planes of a row top first."""
+    indices, channels = codes.shape
+    padded = np.pad(codes, ((0, 0), (0, -channels % machine.columns)))
+    tiles = padded.shape[1] // machine.columns
+    # (weight word, lane, tile, column) -> (tile, weight word, column, lane) -> rows of the port.
+    cut = padded.reshape(indices // machine.lanes, machine.lanes, tiles, machine.columns).transpose(2, 0, 3, 1)
+    rows = cut.reshape(-1, 1, machine.weight_port_bits)
+    planes = np.arange(stored_bits - 1, -1, -1, dtype=np.int8).reshape(1, -1, 1)
+    return ((rows >> planes) & 1).astype(np.uint8).reshape(-1, machine.weight_port_bits)
+
+
+def _tables(machine: Machine, requantizers: LayerRequantizers, channels: int) -> list[int]:
+    """Return the packed entries of a layer: its channels padded to whole groups, then the code's from the skip code."""
+    entries = [_table(machine, requantizers.primary, channel) for channel in range(channels)]
+    entries += [0] * (_channel_groups(machine, channels) * machine.requantizers - channels)
+    entries.append(0 if requantizers.code is None else _table(machine, requantizers.code, 0))
+    return entries
+
+
+def _table(machine: Machine, requantizer: Requantizer, channel: int) -> int:
+    layout = machine.table_layout
+    values = {
+        "multiplier": int(requantizer.multiplier[channel]),
+        "skip_multiplier": int(requantizer.skip_multiplier[channel]),
+        "addend": int(requantizer.addend[channel]),
+        "shift": int(requantizer.shift[channel]),
+    }
+    return layout.pack({name: values[name] & ((1 << bits) - 1) for name, bits in layout.fields})
+
+
+def _layer_fields(
+    network: Network,
+    machine: Machine,
+    assignment: Assignment,
+    layer: Layer,
+    places: Mapping[str, TensorPlace],
+    table_start: int,
+) -> dict[str, int]:
+    """Return the descriptor of a layer."""
+    geometry = layer_geometry(network, layer)
+    activation_bits = assignment.activation_bits(layer.name)
+    words = words_per_pixel(machine, geometry.input_channels, activation_bits)
+    reads_image = layer.input == IMAGE
+    input_start = 0 if reads_image else _known(places[layer.input].code_start)
+    address_mask = (1 << machine.activation_address_bits) - 1
+    row_words = geometry.input_width * words
+    place = places[layer.name]
+    output_bits = place.code_bits or spec.MAX_BITS
+    fields = {name: 0 for name, _ in machine.layer_layout.fields}
+    fields |= {
+        "is_last": layer is network.layers[-1],
+        "reads_image": reads_image,
+        "slot_index": machine.slot_index(activation_bits),
+        # Addresses wrap, so padding may start before the tensor; such pixels are masked.
+        "input_start": (input_start - geometry.padding * (row_words + words)) & address_mask,
+        "pixel_step": geometry.stride * words & address_mask,
+        "row_step": geometry.stride * row_words & address_mask,
+        "kernel_row_step": row_words & address_mask,
+        "kernel_column_step": words & address_mask,
+        "input_width": geometry.input_width,
+        "input_height": geometry.input_height,
+        "output_width": geometry.output_width,
+        "output_pixels": geometry.output_pixels,
+        "kernel_width": geometry.kernel[1],
+        "kernel_height": geometry.kernel[0],
+        "stride": geometry.stride,
+        "padding": geometry.padding,
+        "words": words,
+        "output_start": place.code_start or 0,
+        "output_words": place.code_words,
+    }
+    if isinstance(layer, MaxPool2d):
+        return fields | {"is_max_pool": 1}
+
+    _, target_bits, _ = layer_widths(assignment, layer)
+    weight_words = -(-geometry.input_channels // machine.lanes)
+    per_word = machine.activations_per_lane(activation_bits)
+    last_weight_words = weight_words - (words - 1) * per_word
+    groups_per_activation = 1 << machine.slot_index(activation_bits)
+    rows = tile_rows(machine, layer, geometry)
+    pools = isinstance(layer, AveragePool2d)
+    skip_low = network.skip_range(layer.name)[0]
+    fields |= {
+        "last_word_groups": (1 << last_weight_words * groups_per_activation) - 1,
+        "tiles": tile_count(machine, geometry),
+        "passes": 1 if pools else spec.planes_applied(target_bits),
+        "subtracts_first": not pools and spec.plane_subtracts(target_bits, 0),
+        "subtracts_second": not pools and spec.plane_subtracts(target_bits, 1),
+        "staging_start": rows if pools else 0,
+        "plane_step": rows,
+        "word_step": per_word * machine.rows,
+        "tap_step": 0 if pools else weight_words * machine.rows,
+        "load_rows": per_word * machine.rows,
+        "last_load_rows": last_weight_words * machine.rows,
+        "table_start": table_start,
+        "channel_groups": _channel_groups(machine, geometry.output_channels),
+        "makes_skip": place.skip_start is not None,
+        "makes_signed_skip": place.skip_start is not None and skip_low < 0,
+        "skip_output_start": place.skip_start or 0,
+        "makes_code": place.code_start is not None,
+        "output_slot_index": machine.slot_index(output_bits),
+        "code_high": spec.unsigned_high(output_bits),
+    }
+    if isinstance(layer, WeightLayer):
+        fields["makes_logits"] = layer.makes_logits
+        if layer.skip is not None:
+            fields["adds"] = 1
+            fields["skip_is_signed"] = network.skip_range(layer.skip)[0] < 0
+            fields["skip_start"] = _known(places[layer.skip].skip_start)
+    return {name: int(value) for name, value in fields.items()}
+
+
+def _tiles_fields(
+    network: Network, machine: Machine, assignment: Assignment, layer: Layer, weight_starts: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the loader's entry of a layer."""
+    fields = {name: 0 for name, _ in machine.tiles_layout.fields}
+    fields["is_last"] = int(layer is network.layers[-1])
+    if isinstance(layer, MaxPool2d):
+        return fields
+    geometry = layer_geometry(network, layer)
+    stored_bits, target_bits, _ = layer_widths(assignment, layer)
+    rows = tile_rows(machine, layer, geometry)
+    return fields | {
+        "has_weights": 1,
+        "rounds": int(stored_bits > target_bits > 1),
+        "target_bits": target_bits,
+        "planes_read": spec.planes_read(stored_bits, target_bits),
+        "planes_stored": stored_bits,
+        "tiles": tile_count(machine, geometry),
+        "tile_rows": rows,
+        "weight_start": weight_starts[layer.name],
+        "staging_start": (spec.planes_applied(target_bits) - 1) * rows,
+    }
+
+
+def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
+    """Return the geometry record for the image loader and the result buffer."""
+    first = network.layer(network.readers(IMAGE)[0])
+    kernel, stride, padding = window(network, first)
+    channels, height, width = network.image_shape
+    _, out_height, out_width = network.shape(first.name)
+    return {
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "output_height": out_height,
+        "output_width": out_width,
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+        "stride": stride,
+        "padding": padding,
+        "words": words_per_pixel(machine, channels * kernel[0] * kernel[1], spec.IMAGE_BITS),
+        "image_bytes": channels * height * width,
+        "classes": network.classes,
+    }
+
+
+def _known(start: int | None) -> int:
+    assert start is not None, "a tensor that is read has a place"
+    return start
+
+
+def read_codes(
+    machine: Machine, words: NDArray[np.uint8], place: TensorPlace, shape: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """Return the codes of a tensor from the contents of the activation memory.
+
+    Parameters
+    ----------
+    machine : Machine
+    words : ndarray of uint8, shape (activation_words, activation_bits)
+        The memory, one bit an element.
+    place : TensorPlace
+    shape : (channels, height, width)
+
+    Returns
+    -------
+    ndarray of uint8, shape (channels, height, width)
+    """
+    channels, height, width = shape
+    bits = place.code_bits or spec.MAX_BITS
+    start = _known(place.code_start)
+    pixels = height * width
+    slot = machine.group_bits << machine.slot_index(bits)
+    per_lane = machine.activations_per_lane(bits)
+    region = words[start : start + pixels * place.code_words]
+    # (pixel, word, activation of the lane, group of the activation, lane, bit) -> index order, bits together.
+    cut = region.reshape(
+        pixels, place.code_words, per_lane, slot // machine.group_bits, machine.lanes, machine.group_bits
+    )
+    codes = cut.transpose(0, 1, 2, 4, 3, 5).reshape(pixels, -1, slot)[:, :channels]
+    values = (codes.astype(np.uint16) << np.arange(slot, dtype=np.uint16)).sum(axis=2)
+    return values.astype(np.uint8).T.reshape(shape)
+
+
+def read_skip_codes(
+    words: NDArray[np.uint8], place: TensorPlace, shape: tuple[int, int, int], signed: bool
+) -> NDArray[np.int16]:
+    """Return the skip codes of a tensor from the contents of the skip memory.
+
+    Parameters
+    ----------
+    words : ndarray of uint8, shape (skip_words, requantizers)
+        The memory, one code an element.
+    place : TensorPlace
+    shape : (channels, height, width)
+    signed : bool
+
+    Returns
+    -------
+    ndarray of int16, shape (channels, height, width)
+    """
+    channels, height, width = shape
+    start = _known(place.skip_start)
+    groups = -(-channels // words.shape[1])
+    region = words[start : start + height * width * groups].reshape(height * width, -1)[:, :channels]
+    values = region.view(np.int8) if signed else region
+    return values.astype(np.int16).T.reshape(shape)

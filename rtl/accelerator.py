@@ -1,0 +1,272 @@
+"""The whole machine: it runs networks from a program, one image after another, each at any resident assignment."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwsim import spec
+from hwsim.machine import LANE_BITS, LOAD_WORD_BITS, Machine
+from rtl.accumulator import Accumulator
+from rtl.activation_streamer import ActivationStreamer
+from rtl.array import Array
+from rtl.drain import Drain
+from rtl.image_loader import ImageLoader
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.load_port import LoadPort
+from rtl.max_pool import MaxPool
+from rtl.records import struct
+from rtl.result_buffer import RESULT, ResultBuffer
+from rtl.sequencer import Sequencer
+from rtl.weight_feeder import WeightFeeder
+from rtl.weight_loader import WeightLoader
+
+
+class Accelerator(wiring.Component):
+    """Weight loader, array, drain and memories around one sequencer. One clock, synchronous reset.
+
+    ::
+
+        load --> weights --> weight loader (switch) --> staging --> feeder --\\
+                 descriptors --> sequencer                                     array --> accumulators --> drain
+        image --> image loader --> image memory --> streamer ----------------/              tables --/   |  |
+                                   activation memory --/   ^---------------------------------------------+  +--> result
+                                   skip memory ------------------------------------------------------------^
+
+    Members
+    -------
+    load : In(stream.Signature(32))
+        Program words, see ``hwsim.program.Program.load_words``.
+    run : In(stream.Signature)
+        Layer slot where an assignment begins: run the next image at it.
+    image : In(stream.Signature(8))
+        Pixels, unsigned, in (row, column, channel) order.
+    result : Out(stream.Signature(RESULT))
+        Logits, signed 32 bits, and a mark on the last one of an image.
+    busy : Out(1)
+    cycles, stall_cycles : Out(32)
+        See ``Sequencer``.
+    weight_planes_read : Out(32)
+        Words read from the weight memory since reset.
+    trace_* : Out
+        What is stored, as it is stored, for a testbench; leave them open in a design.
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self.array = Array(machine.lanes, machine.columns, machine.group_bits, machine.slots, machine.weight_port_bits)
+        self.accumulator = Accumulator(
+            machine.columns, self.array.sum_bits, machine.accumulator_bits, 2 * machine.strip_pixels
+        )
+        slots = range(max(2, machine.layer_slots))
+        lane_groups = machine.lanes // machine.requantizers
+        super().__init__(
+            {
+                "load": In(stream.Signature(LOAD_WORD_BITS)),
+                "run": In(stream.Signature(slots)),
+                "image": In(stream.Signature(spec.IMAGE_BITS)),
+                "result": Out(stream.Signature(RESULT)),
+                "busy": Out(1),
+                "cycles": Out(32),
+                "stall_cycles": Out(32),
+                "weight_planes_read": Out(32),
+                "trace_code_enable": Out(machine.groups * lane_groups),
+                "trace_code_address": Out(machine.activation_address_bits),
+                "trace_code_data": Out(machine.activation_bits),
+                "trace_skip_enable": Out(1),
+                "trace_skip_address": Out(range(machine.skip_words)),
+                "trace_skip_data": Out(machine.requantizers * spec.SKIP_BITS),
+                "trace_layer_done": Out(1),
+                "trace_layer_slot": Out(slots),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        machine = self.machine
+        reads = TwoCycleMemory.LATENCY
+
+        def memory(name, width, depth, granularity=None):
+            part = TwoCycleMemory(width, max(2, depth), granularity)
+            m.submodules[f"{name}_memory"] = part
+            m.d.comb += part.read_enable.eq(1)
+            return part
+
+        weights = memory("weight", machine.weight_port_bits, machine.weight_words)
+        staging = memory("staging", machine.weight_port_bits, 2 * machine.staging_words)
+        tables = memory("table", machine.table_layout.bits, machine.table_words)
+        layers = memory("layer", LOAD_WORD_BITS, machine.layer_slots * machine.layer_layout.load_words)
+        tiles = memory("tile", machine.tiles_layout.bits, machine.layer_slots)
+        granule = machine.requantizers * machine.group_bits
+        activations = memory("activation", machine.activation_bits, machine.activation_words, granule)
+        images = memory(
+            "image", machine.activation_bits, 2 * machine.image_words, machine.activation_bits // machine.lanes
+        )
+        skips = memory("skip", machine.requantizers * spec.SKIP_BITS, machine.skip_words)
+
+        m.submodules.load_port = load_port = LoadPort(machine)
+        m.submodules.sequencer = sequencer = Sequencer(machine)
+        m.submodules.weight_loader = loader = WeightLoader(machine)
+        m.submodules.weight_feeder = feeder = WeightFeeder(machine)
+        m.submodules.activation_streamer = streamer = ActivationStreamer(machine, Accumulator.HAZARD_CYCLES)
+        m.submodules.array = array = self.array
+        m.submodules.accumulator = accumulator = self.accumulator
+        m.submodules.drain = drain = Drain(machine)
+        m.submodules.max_pool = max_pool = MaxPool(machine)
+        m.submodules.image_loader = image_loader = ImageLoader(machine)
+        m.submodules.result_buffer = result_buffer = ResultBuffer(machine)
+        wiring.connect(m, wiring.flipped(self.load), load_port.i)
+        wiring.connect(m, wiring.flipped(self.run), sequencer.run)
+        wiring.connect(m, wiring.flipped(self.image), image_loader.i)
+        wiring.connect(m, result_buffer.o, wiring.flipped(self.result))
+
+        geometry = Signal(struct(machine.image_layout))
+        with m.If(load_port.image_write):
+            m.d.sync += geometry.eq(load_port.image_data)
+        for target, part in (("weights", weights), ("tables", tables), ("layers", layers), ("tiles", tiles)):
+            m.d.comb += [
+                part.write_address.eq(load_port.address),
+                part.write_data.eq(getattr(load_port, f"{target}_data")),
+                part.write_enable.eq(getattr(load_port, f"{target}_write")),
+            ]
+
+        layer = sequencer.layer
+        layer_done = drain.done | max_pool.done
+        for engine in (feeder, streamer, drain, max_pool):
+            m.d.comb += [engine.layer.eq(layer), engine.start.eq(sequencer.layer_start)]
+        m.d.comb += [
+            image_loader.geometry.eq(geometry),
+            sequencer.image_ready.eq(image_loader.image_ready),
+            sequencer.image_half.eq(image_loader.half),
+            image_loader.image_release.eq(sequencer.image_release),
+            sequencer.result_free.eq(result_buffer.free),
+            result_buffer.done.eq(sequencer.result_done),
+            result_buffer.classes.eq(geometry.classes),
+            layers.read_address.eq(sequencer.layers_address),
+            sequencer.layers_data.eq(layers.read_data),
+            sequencer.layer_done.eq(layer_done),
+            self.busy.eq(sequencer.busy),
+            self.cycles.eq(sequencer.cycles),
+            self.stall_cycles.eq(sequencer.stall_cycles),
+        ]
+
+        # Weights: memory -> switch -> staging -> array.
+        m.d.comb += [
+            loader.start.eq(sequencer.image_start),
+            loader.slot.eq(sequencer.first_slot),
+            tiles.read_address.eq(loader.tiles_address),
+            loader.tiles_data.eq(tiles.read_data),
+            weights.read_address.eq(loader.weight_address),
+            loader.weight_data.eq(weights.read_data),
+            staging.write_address.eq(loader.staging_address),
+            staging.write_data.eq(loader.staging_data),
+            staging.write_enable.eq(loader.staging_write),
+            loader.tile_release.eq(feeder.tile_release),
+            feeder.tile_ready.eq(loader.tile_ready),
+            staging.read_address.eq(feeder.staging_address),
+            feeder.staging_data.eq(staging.read_data),
+            array.weight_data.eq(feeder.weight_data),
+            array.weight_row.eq(feeder.weight_row),
+            array.weight_groups.eq(feeder.weight_groups),
+            array.weight_write.eq(feeder.weight_write),
+        ]
+        with m.If(loader.planes_counted):
+            m.d.sync += self.weight_planes_read.eq(self.weight_planes_read + 1)
+
+        # Activations: image or activation memory -> array -> accumulators.
+        m.d.comb += [
+            streamer.pass_ready.eq(feeder.pass_ready),
+            streamer.next_pass.eq(feeder.next_pass),
+            feeder.take.eq(streamer.take),
+            images.read_address.eq(streamer.read_address),
+            images.write_address.eq(image_loader.write_address),
+            images.write_data.eq(image_loader.write_data),
+            images.write_enable.eq(image_loader.write_enable),
+            activations.read_address.eq(Mux(layer.is_max_pool, max_pool.read_address, streamer.read_address)),
+            max_pool.read_data.eq(activations.read_data),
+        ]
+        step = streamer.step
+        for _ in range(reads):
+            stage = Signal.like(step)
+            m.d.sync += stage.eq(step)
+            step = stage
+        image_word = Cat(
+            images.read_data[
+                lane * LANE_BITS + group * machine.group_bits : lane * LANE_BITS + (group + 1) * machine.group_bits
+            ]
+            for group in range(machine.groups)
+            for lane in range(machine.lanes)
+        )
+        m.d.comb += [
+            array.activations.eq(Mux(layer.reads_image, image_word, activations.read_data)),
+            array.enable.eq(step.groups),
+            array.swap.eq(step.swap),
+        ]
+        with m.Switch(layer.slot_index):
+            for slot in machine.slots:
+                with m.Case(machine.slot_index(slot)):
+                    m.d.comb += array.slot.eq(array.slot_index(slot))
+        for _ in range(array.LATENCY):
+            stage = Signal.like(step)
+            m.d.sync += stage.eq(step)
+            step = stage
+        m.d.comb += [
+            accumulator.sums.eq(array.sums),
+            accumulator.valid.eq(step.valid),
+            accumulator.address.eq(Cat(step.address, step.bank)),
+            accumulator.clears.eq(step.clears),
+            accumulator.doubles.eq(step.doubles),
+            accumulator.subtracts.eq(step.subtracts),
+        ]
+        job_ends = step.ends_job
+        for _ in range(accumulator.LATENCY):
+            stage = Signal()
+            m.d.sync += stage.eq(job_ends)
+            job_ends = stage
+
+        # Two accumulator banks: taken by the streamer, finished by the last word of a job, released by the drain.
+        used, ready = Signal(2), Signal(2)
+        m.d.sync += [
+            used.eq(used + streamer.bank_take - drain.bank_release),
+            ready.eq(ready + job_ends - drain.bank_release),
+        ]
+        m.d.comb += [
+            streamer.bank_free.eq(used != 2),
+            drain.bank_ready.eq(ready != 0),
+            accumulator.drain_address.eq(Cat(drain.accumulator_address, drain.accumulator_bank)),
+            accumulator.drain_read.eq(1),
+            drain.accumulators.eq(accumulator.drain_data),
+            tables.read_address.eq(drain.table_address),
+            drain.table_data.eq(tables.read_data),
+            skips.read_address.eq(drain.skip_read_address),
+            drain.skip_read_data.eq(skips.read_data),
+            skips.write_address.eq(drain.skip_write_address),
+            skips.write_data.eq(drain.skip_write_data),
+            skips.write_enable.eq(drain.skip_write_enable),
+            result_buffer.write_address.eq(drain.result_address),
+            result_buffer.write_data.eq(drain.result_data),
+            result_buffer.write_enable.eq(drain.result_enable),
+        ]
+        with m.If(layer.is_max_pool):
+            m.d.comb += [
+                activations.write_address.eq(max_pool.write_address),
+                activations.write_data.eq(max_pool.write_data),
+                activations.write_enable.eq(max_pool.write_enable.replicate(len(activations.write_enable))),
+            ]
+        with m.Else():
+            m.d.comb += [
+                activations.write_address.eq(drain.code_write_address),
+                activations.write_data.eq(drain.code_write_data),
+                activations.write_enable.eq(drain.code_write_enable),
+            ]
+
+        m.d.comb += [
+            self.trace_code_enable.eq(activations.write_enable),
+            self.trace_code_address.eq(activations.write_address),
+            self.trace_code_data.eq(activations.write_data),
+            self.trace_skip_enable.eq(skips.write_enable),
+            self.trace_skip_address.eq(skips.write_address),
+            self.trace_skip_data.eq(skips.write_data),
+            self.trace_layer_done.eq(layer_done),
+            self.trace_layer_slot.eq(sequencer.slot),
+        ]
+        return m

@@ -1,0 +1,364 @@
+"""Requantizes finished strips of accumulators into the stored forms of the output tensor."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwsim import spec
+from hwsim.machine import LANE_BITS, SIZE_BITS, Machine
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.records import struct
+from rtl.requantizer import Requantizer
+
+SKIP_OPERAND_BITS = spec.SKIP_BITS + 1
+"""A skip code, signed or unsigned, as a signed operand."""
+
+
+def output_layout(machine: Machine) -> data.StructLayout:
+    """Return the layout of the controls that travel with one group of accumulators through the requantizers."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "skip_address": range(machine.skip_words),
+            "code_address": machine.activation_address_bits,
+            "slot_position": range(machine.groups),
+            "lane_group": range(max(2, machine.lanes // machine.requantizers)),
+            "result_address": range(max(2, machine.result_words)),
+        }
+    )
+
+
+class Drain(wiring.Component):
+    """Empties accumulator banks through ``requantizers`` parallel requantizers.
+
+    For every job (a strip of a tile) and every group of ``requantizers`` channels of it: ``requantizers`` + 2 cycles
+    read the group's M, K, B and S, then one pixel a cycle is requantized.
+
+    Members
+    -------
+    layer : In
+        Descriptor of the running layer.
+    start : In(1)
+        Begin a layer, one cycle.
+    bank_ready : In(1)
+        A bank is finished.
+    bank_release : Out(1)
+        The oldest finished bank has been read, one cycle.
+    done : Out(1)
+        Every stored form of the layer's output has been written, one cycle.
+    accumulator_bank, accumulator_address : Out
+        Read address into the accumulator memory.
+    accumulators : In
+        Its data, ``columns`` accumulators, two cycles later.
+    table_address : Out; table_data : In
+        Requantizer tables, two cycles.
+    skip_read_address : Out; skip_read_data : In
+        Skip memory, two cycles; a word is ``requantizers`` codes of 8 bits.
+    skip_write_address, skip_write_data, skip_write_enable : Out
+    code_write_address, code_write_data, code_write_enable : Out
+        Activation memory; one enable for ``requantizers * group_bits`` bits.
+    result_address, result_data, result_enable : Out
+        Result memory; a word is ``requantizers`` logits of 32 bits.
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        lane_groups = machine.lanes // machine.requantizers
+        super().__init__(
+            {
+                "layer": In(struct(machine.layer_layout)),
+                "start": In(1),
+                "bank_ready": In(1),
+                "bank_release": Out(1),
+                "done": Out(1),
+                "accumulator_bank": Out(1),
+                "accumulator_address": Out(range(machine.strip_pixels)),
+                "accumulators": In(data.ArrayLayout(signed(machine.accumulator_bits), machine.columns)),
+                "table_address": Out(range(machine.table_words)),
+                "table_data": In(struct(machine.table_layout)),
+                "skip_read_address": Out(range(machine.skip_words)),
+                "skip_read_data": In(machine.requantizers * spec.SKIP_BITS),
+                "skip_write_address": Out(range(machine.skip_words)),
+                "skip_write_data": Out(machine.requantizers * spec.SKIP_BITS),
+                "skip_write_enable": Out(1),
+                "code_write_address": Out(machine.activation_address_bits),
+                "code_write_data": Out(machine.activation_bits),
+                "code_write_enable": Out(machine.groups * lane_groups),
+                "result_address": Out(range(max(2, machine.result_words))),
+                "result_data": Out(machine.requantizers * spec.LOGIT_BITS),
+                "result_enable": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        machine = self.machine
+        layer = self.layer
+        requantizers = machine.requantizers
+        lane_group_bits = (machine.lanes // requantizers).bit_length() - 1
+
+        tile_groups_left = Signal(range(machine.groups_of_channels + 1))
+        group = Signal(range(machine.groups_of_channels))
+        tile_channel_group = Signal(SIZE_BITS)
+        channel_group = Signal(SIZE_BITS)
+        pixels_left = Signal(2 * SIZE_BITS)
+        strip_pixels = Signal(range(machine.strip_pixels + 1))
+        pixel = Signal(range(machine.strip_pixels))
+        bank = Signal()
+        # Distance of a pixel from the tensor's start: where the strip starts, where it is, where the next one starts.
+        skip_offset = {name: Signal(range(machine.skip_words), name=f"skip_offset_{name}") for name in ("start", "now")}
+        code_offset = {
+            name: Signal(machine.activation_address_bits, name=f"code_offset_{name}") for name in ("start", "now")
+        }
+
+        tables = Signal(data.ArrayLayout(struct(machine.table_layout), requantizers))
+        code_table = Signal(struct(machine.table_layout))
+        table_address = Signal(range(machine.table_words))
+        reads_left = Signal(range(requantizers + 1))
+        settle = Signal(range(64))
+
+        reading_table = Signal()
+        reading_code_table = Signal()
+        issue = Signal()
+        last_pixel = pixel == strip_pixels - 1
+        last_group = tile_groups_left == 1
+
+        m.d.comb += self.table_address.eq(table_address)
+        table_arrives = self._delay(m, reading_table, TwoCycleMemory.LATENCY, "table_arrives")
+        code_table_arrives = self._delay(m, reading_code_table, TwoCycleMemory.LATENCY, "code_table_arrives")
+        with m.If(table_arrives):
+            # Entries arrive in channel order and are shifted in from the top.
+            m.d.sync += tables.eq(Cat(tables.as_value()[machine.table_layout.bits :], self.table_data))
+        with m.If(code_table_arrives):
+            m.d.sync += code_table.eq(self.table_data)
+
+        def begin_strip():
+            m.d.sync += [
+                group.eq(0),
+                channel_group.eq(tile_channel_group),
+                skip_offset["now"].eq(skip_offset["start"]),
+                code_offset["now"].eq(code_offset["start"]),
+            ]
+            groups = layer.channel_groups - tile_channel_group
+            m.d.sync += tile_groups_left.eq(
+                Mux(groups < machine.groups_of_channels, groups, machine.groups_of_channels)
+            )
+            m.d.sync += strip_pixels.eq(Mux(pixels_left < machine.strip_pixels, pixels_left, machine.strip_pixels))
+
+        latency = output_latency()
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start & ~layer.is_max_pool):
+                    m.d.sync += [
+                        tile_channel_group.eq(0),
+                        pixels_left.eq(layer.output_pixels),
+                        skip_offset["start"].eq(0),
+                        code_offset["start"].eq(0),
+                        table_address.eq(layer.table_start + layer.channel_groups * requantizers),
+                    ]
+                    m.next = "READ CODE TABLE"
+            with m.State("READ CODE TABLE"):
+                m.d.comb += reading_code_table.eq(1)
+                m.next = "WAIT BANK"
+            with m.State("WAIT BANK"):
+                with m.If(self.bank_ready):
+                    begin_strip()
+                    m.next = "BEGIN GROUP"
+            with m.State("BEGIN GROUP"):
+                m.d.sync += [
+                    table_address.eq(layer.table_start + channel_group * requantizers),
+                    reads_left.eq(requantizers - 1),
+                    pixel.eq(0),
+                ]
+                m.next = "READ TABLE"
+            with m.State("READ TABLE"):
+                m.d.comb += reading_table.eq(1)
+                m.d.sync += [table_address.eq(table_address + 1), reads_left.eq(reads_left - 1)]
+                with m.If(reads_left == 0):
+                    m.next = "TABLE ARRIVES"
+            with m.State("TABLE ARRIVES"):
+                m.next = "STREAM"
+            with m.State("STREAM"):
+                m.d.comb += issue.eq(1)
+                m.d.sync += [
+                    pixel.eq(pixel + 1),
+                    skip_offset["now"].eq(skip_offset["now"] + layer.channel_groups),
+                    code_offset["now"].eq(code_offset["now"] + layer.output_words),
+                ]
+                with m.If(last_pixel):
+                    with m.If(~last_group):
+                        m.d.sync += [
+                            tile_groups_left.eq(tile_groups_left - 1),
+                            group.eq(group + 1),
+                            channel_group.eq(channel_group + 1),
+                            skip_offset["now"].eq(skip_offset["start"]),
+                            code_offset["now"].eq(code_offset["start"]),
+                        ]
+                        m.next = "BEGIN GROUP"
+                    with m.Else():
+                        m.d.comb += self.bank_release.eq(1)
+                        m.d.sync += bank.eq(~bank)
+                        m.next = "WAIT BANK"
+                        with m.If(pixels_left == strip_pixels):
+                            m.d.sync += [
+                                tile_channel_group.eq(channel_group + 1),
+                                pixels_left.eq(layer.output_pixels),
+                                skip_offset["start"].eq(0),
+                                code_offset["start"].eq(0),
+                            ]
+                            with m.If(channel_group == layer.channel_groups - 1):
+                                m.d.sync += settle.eq(latency)
+                                m.next = "SETTLE"
+                        with m.Else():
+                            m.d.sync += [
+                                pixels_left.eq(pixels_left - strip_pixels),
+                                skip_offset["start"].eq(skip_offset["now"] + layer.channel_groups),
+                                code_offset["start"].eq(code_offset["now"] + layer.output_words),
+                            ]
+            with m.State("SETTLE"):
+                m.d.sync += settle.eq(settle - 1)
+                with m.If(settle == 0):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+
+        # Channel group -> lane group, position in the lane, word of the pixel.
+        lane_index = channel_group >> lane_group_bits
+        position = Signal(range(machine.groups))
+        word = Signal(SIZE_BITS)
+        with m.Switch(layer.output_slot_index):
+            for slot in machine.slots:
+                index = machine.slot_index(slot)
+                log2_per_lane = (machine.groups >> index).bit_length() - 1
+                with m.Case(index):
+                    m.d.comb += [
+                        position.eq(lane_index & ((1 << log2_per_lane) - 1)),
+                        word.eq(lane_index >> log2_per_lane),
+                    ]
+        issued = Signal(output_layout(machine))
+        m.d.comb += [
+            issued.valid.eq(issue),
+            issued.skip_address.eq(layer.skip_output_start + skip_offset["now"] + channel_group),
+            issued.code_address.eq(layer.output_start + code_offset["now"] + word),
+            issued.slot_position.eq(position),
+            issued.lane_group.eq(channel_group[:lane_group_bits] if lane_group_bits else 0),
+            issued.result_address.eq(channel_group),
+            self.accumulator_bank.eq(bank),
+            self.accumulator_address.eq(pixel),
+            self.skip_read_address.eq(layer.skip_start + skip_offset["now"] + channel_group),
+        ]
+        arrived = self._delay(m, issued, TwoCycleMemory.LATENCY, "arrived")
+        arrived_group = self._delay(m, group, TwoCycleMemory.LATENCY, "arrived_group")
+
+        first = self._delay(m, arrived, Requantizer.LATENCY, "first")
+        second = self._delay(m, first, Requantizer.LATENCY, "second")
+        widths = machine.requantizer
+        logit_low, logit_high = spec.signed_low(spec.LOGIT_BITS), spec.signed_high(spec.LOGIT_BITS)
+        low, high = Signal(signed(spec.LOGIT_BITS)), Signal(signed(spec.LOGIT_BITS))
+        with m.If(layer.makes_logits):
+            m.d.comb += [low.eq(logit_low), high.eq(logit_high)]
+        with m.Elif(layer.makes_skip & layer.makes_signed_skip):
+            m.d.comb += [low.eq(spec.signed_low(spec.SKIP_BITS)), high.eq(spec.signed_high(spec.SKIP_BITS))]
+        with m.Elif(layer.makes_skip):
+            m.d.comb += [low.eq(0), high.eq(spec.unsigned_high(spec.SKIP_BITS))]
+        with m.Else():
+            m.d.comb += [low.eq(0), high.eq(layer.code_high)]
+
+        codes = []
+        for lane in range(requantizers):
+            requantizer = m.submodules[f"requantizer_{lane}"] = Requantizer(
+                operand_bits=machine.accumulator_bits,
+                skip_bits=SKIP_OPERAND_BITS,
+                multiplier_bits=widths.multiplier_bits,
+                skip_multiplier_bits=widths.skip_multiplier_bits,
+                addend_bits=widths.addend_bits,
+                shift_max=widths.shift_max,
+                output_bits=spec.LOGIT_BITS,
+            )
+            accumulator = Signal(signed(machine.accumulator_bits), name=f"accumulator_{lane}")
+            with m.Switch(arrived_group):
+                for index in range(machine.groups_of_channels):
+                    with m.Case(index):
+                        m.d.comb += accumulator.eq(self.accumulators[index * requantizers + lane])
+            skip_code = self.skip_read_data.word_select(lane, spec.SKIP_BITS)
+            skip_sign = skip_code[-1] & layer.skip_is_signed
+            m.d.comb += [
+                requantizer.operand.eq(accumulator),
+                requantizer.skip.eq(Mux(layer.adds, Cat(skip_code, skip_sign), 0)),
+                requantizer.multiplier.eq(tables[lane].multiplier),
+                requantizer.skip_multiplier.eq(tables[lane].skip_multiplier),
+                requantizer.addend.eq(tables[lane].addend),
+                requantizer.shift.eq(tables[lane].shift),
+                requantizer.low.eq(low),
+                requantizer.high.eq(high),
+                self.result_data.word_select(lane, spec.LOGIT_BITS).eq(requantizer.result),
+                self.skip_write_data.word_select(lane, spec.SKIP_BITS).eq(requantizer.result),
+            ]
+            code_requantizer = m.submodules[f"code_requantizer_{lane}"] = Requantizer(
+                operand_bits=SKIP_OPERAND_BITS,
+                skip_bits=0,
+                multiplier_bits=widths.multiplier_bits,
+                skip_multiplier_bits=0,
+                addend_bits=widths.addend_bits,
+                shift_max=widths.shift_max,
+                output_bits=LANE_BITS + 1,
+            )
+            m.d.comb += [
+                code_requantizer.operand.eq(requantizer.result),
+                code_requantizer.multiplier.eq(code_table.multiplier),
+                code_requantizer.addend.eq(code_table.addend),
+                code_requantizer.shift.eq(code_table.shift),
+                code_requantizer.low.eq(0),
+                code_requantizer.high.eq(layer.code_high),
+            ]
+            direct = self._delay(m, requantizer.result[:LANE_BITS], Requantizer.LATENCY, f"direct_{lane}")
+            codes.append(Mux(layer.makes_skip, code_requantizer.result[:LANE_BITS], direct))
+
+        m.d.comb += [
+            self.result_address.eq(first.result_address),
+            self.result_enable.eq(first.valid & layer.makes_logits),
+            self.skip_write_address.eq(first.skip_address),
+            self.skip_write_enable.eq(first.valid & layer.makes_skip),
+            self.code_write_address.eq(second.code_address),
+        ]
+        self._write_codes(m, codes, second)
+        return m
+
+    def _write_codes(self, m, codes, second):
+        """Spread the codes over the groups of their lanes: group k of a lane gets the code's group k mod slot."""
+        machine = self.machine
+        layer = self.layer
+        bits = machine.group_bits
+        lane_groups = machine.lanes // machine.requantizers
+        runs = []
+        for group in range(machine.groups):
+            run = Signal(machine.requantizers * bits, name=f"run_{group}")
+            enable = Signal(name=f"run_enable_{group}")
+            with m.Switch(layer.output_slot_index):
+                for slot in machine.slots:
+                    index = machine.slot_index(slot)
+                    part = group & ((1 << index) - 1)
+                    with m.Case(index):
+                        m.d.comb += [
+                            run.eq(Cat(code[part * bits : (part + 1) * bits] for code in codes)),
+                            enable.eq(second.slot_position == group >> index),
+                        ]
+            for lane_group in range(lane_groups):
+                runs.append(run)
+                m.d.comb += self.code_write_enable[group * lane_groups + lane_group].eq(
+                    second.valid & layer.makes_code & enable & (second.lane_group == lane_group)
+                )
+        m.d.comb += self.code_write_data.eq(Cat(runs))
+
+    @staticmethod
+    def _delay(m, value, cycles, name):
+        """Return ``value`` delayed by registers."""
+        for cycle in range(cycles):
+            held = Signal.like(value, name=f"{name}_{cycle + 1}")
+            m.d.sync += held.eq(value)
+            value = held
+        return value
+
+
+def output_latency() -> int:
+    """Return the cycles from issuing the last pixel until its code has been written."""
+    return TwoCycleMemory.LATENCY + 2 * Requantizer.LATENCY

@@ -1,0 +1,107 @@
+"""Fills the memories of the machine from one stream of 32-bit words."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwsim.machine import LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, Machine
+
+
+def record_words(machine: Machine) -> dict[str, int]:
+    """Return how many words of the load stream one record of each target takes."""
+    return {target: -(-bits // LOAD_WORD_BITS) for target, bits in record_bits(machine).items()}
+
+
+def record_bits(machine: Machine) -> dict[str, int]:
+    """Return the bits of one record of each target."""
+    return {
+        "weights": machine.weight_port_bits,
+        "tables": machine.table_layout.bits,
+        "layers": LOAD_WORD_BITS,
+        "tiles": machine.tiles_layout.bits,
+        "image": machine.image_layout.bits,
+    }
+
+
+class LoadPort(wiring.Component):
+    """Unpacks packets: a header (target in the top 4 bits, number of records below), a start address, the records.
+
+    A record is sent low word first. Throughput: one word a cycle.
+
+    Members
+    -------
+    i : In(stream.Signature(32))
+    address : Out(32)
+        Record address of the write.
+    <target>_data, <target>_write : Out
+        One pair for each target of ``hwsim.machine.LOAD_TARGETS``.
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        members = {"i": In(stream.Signature(LOAD_WORD_BITS)), "address": Out(LOAD_WORD_BITS)}
+        for target, bits in record_bits(machine).items():
+            members[f"{target}_data"] = Out(bits)
+            members[f"{target}_write"] = Out(1)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        words = record_words(self.machine)
+        bits = record_bits(self.machine)
+        longest = max(words.values())
+
+        target = Signal(LOAD_WORD_BITS - LOAD_COUNT_BITS)
+        records_left = Signal(LOAD_COUNT_BITS)
+        words_left = Signal(range(longest + 1))
+        words_of_target = Signal(range(longest + 1))
+        # Words are shifted in from the top, so a record of n words lies in the top n words.
+        shifted = Signal(longest * LOAD_WORD_BITS)
+        write = Signal()
+        next_address = Signal(LOAD_WORD_BITS)
+
+        with m.Switch(target):
+            for name, number in LOAD_TARGETS.items():
+                with m.Case(number):
+                    m.d.comb += words_of_target.eq(words[name])
+                low = (longest - words[name]) * LOAD_WORD_BITS
+                m.d.comb += [
+                    getattr(self, f"{name}_data").eq(shifted[low : low + bits[name]]),
+                    getattr(self, f"{name}_write").eq(write & (target == number)),
+                ]
+            with m.Default():
+                m.d.comb += words_of_target.eq(1)
+
+        m.d.sync += write.eq(0)
+        m.d.comb += self.i.ready.eq(1)
+        with m.FSM():
+            with m.State("HEADER"):
+                # The last record of the packet before is written in this cycle and still needs `target`.
+                with m.If(self.i.valid & ~write):
+                    m.d.sync += [
+                        target.eq(self.i.payload[LOAD_COUNT_BITS:]),
+                        records_left.eq(self.i.payload[:LOAD_COUNT_BITS]),
+                    ]
+                    m.next = "ADDRESS"
+                m.d.comb += self.i.ready.eq(~write)
+            with m.State("ADDRESS"):
+                with m.If(self.i.valid):
+                    m.d.sync += [next_address.eq(self.i.payload), words_left.eq(words_of_target - 1)]
+                    m.next = "RECORD"
+                    with m.If(records_left == 0):
+                        m.next = "HEADER"
+            with m.State("RECORD"):
+                with m.If(self.i.valid):
+                    m.d.sync += [shifted.eq(shifted[LOAD_WORD_BITS:]), shifted[-LOAD_WORD_BITS:].eq(self.i.payload)]
+                    m.d.sync += words_left.eq(words_left - 1)
+                    with m.If(words_left == 0):
+                        m.d.sync += [
+                            write.eq(1),
+                            self.address.eq(next_address),
+                            next_address.eq(next_address + 1),
+                            words_left.eq(words_of_target - 1),
+                            records_left.eq(records_left - 1),
+                        ]
+                        with m.If(records_left == 1):
+                            m.next = "HEADER"
+        return m

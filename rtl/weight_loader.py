@@ -1,0 +1,166 @@
+"""Reads the planes of a tile from the weight memory, switches them once, and stages them for the array."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hwsim.machine import SIZE_BITS, Machine
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.records import struct
+from rtl.weight_switch import WeightSwitch
+
+
+class WeightLoader(wiring.Component):
+    """Runs ahead of the array through the tiles of all layers, at most two tiles in front.
+
+    A tile row of ``weight_port_bits`` weights takes max(planes read, planes applied) cycles.
+
+    Members
+    -------
+    start : In(1)
+        Begin an image at ``slot``, one cycle.
+    slot : In
+        Layer slot of its first layer.
+    tiles_address : Out; tiles_data : In
+        Loader's entries, two cycles.
+    weight_address : Out; weight_data : In
+        Weight memory, two cycles.
+    staging_address, staging_data, staging_write : Out
+        Staging memory, both halves.
+    tile_ready : Out(1)
+        A tile is staged.
+    tile_release : In(1)
+        The oldest staged tile is not needed any more, one cycle.
+    planes_counted : Out(1)
+        A plane word is read from the weight memory in this cycle.
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        super().__init__(
+            {
+                "start": In(1),
+                "slot": In(range(max(2, machine.layer_slots))),
+                "tiles_address": Out(range(max(2, machine.layer_slots))),
+                "tiles_data": In(struct(machine.tiles_layout)),
+                "weight_address": Out(range(machine.weight_words)),
+                "weight_data": In(machine.weight_port_bits),
+                "staging_address": Out(machine.staging_address_bits + 1),
+                "staging_data": Out(machine.weight_port_bits),
+                "staging_write": Out(1),
+                "tile_ready": Out(1),
+                "tile_release": In(1),
+                "planes_counted": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        machine = self.machine
+        m.submodules.switch = switch = WeightSwitch(machine.weight_port_bits)
+        entry = Signal(struct(machine.tiles_layout))
+
+        # Staging: halves in use, counted from when the loader begins a tile until the array releases it.
+        used = Signal(2)
+        ready = Signal(2)
+        takes_half, finishes_tile = Signal(), Signal()
+        m.d.sync += [
+            used.eq(used + takes_half - self.tile_release),
+            ready.eq(ready + finishes_tile - self.tile_release),
+        ]
+        m.d.comb += self.tile_ready.eq(ready != 0)
+
+        slot = Signal.like(self.slot)
+        tile = Signal(SIZE_BITS)
+        row = Signal(machine.staging_address_bits + 1)
+        plane = Signal(4)
+        row_address = Signal(range(machine.weight_words))
+        tile_address = Signal(range(machine.weight_words))
+        half = Signal()
+        reading = Signal()
+        period = Signal(4)
+        planes_applied = Signal(4)
+        m.d.comb += [
+            planes_applied.eq(Mux(entry.target_bits == 1, 2, entry.target_bits)),
+            period.eq(Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)),
+            self.tiles_address.eq(slot),
+            self.weight_address.eq(row_address + plane),
+            reading.eq(0),
+            self.planes_counted.eq(reading),
+        ]
+        wait = Signal(range(TwoCycleMemory.LATENCY + 1))
+        rows_out = Signal(machine.staging_address_bits + 1)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [slot.eq(self.slot), wait.eq(TwoCycleMemory.LATENCY)]
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.sync += wait.eq(wait - 1)
+                with m.If(wait == 0):
+                    m.d.sync += entry.eq(self.tiles_data)
+                    m.next = "BEGIN LAYER"
+            with m.State("BEGIN LAYER"):
+                m.d.sync += [tile.eq(0), tile_address.eq(entry.weight_start)]
+                m.next = "WAIT HALF"
+                with m.If(~entry.has_weights):
+                    m.next = "END LAYER"
+            with m.State("WAIT HALF"):
+                with m.If(used != 2):
+                    m.d.comb += takes_half.eq(1)
+                    m.d.sync += [row.eq(0), plane.eq(0), row_address.eq(tile_address)]
+                    m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += reading.eq(plane < entry.planes_read)
+                m.d.sync += plane.eq(plane + 1)
+                with m.If(plane == period - 1):
+                    m.d.sync += [plane.eq(0), row.eq(row + 1), row_address.eq(row_address + entry.planes_stored)]
+                    with m.If(row == entry.tile_rows - 1):
+                        m.d.sync += tile_address.eq(row_address + entry.planes_stored)
+                        m.next = "FINISH TILE"
+            with m.State("FINISH TILE"):
+                with m.If(finishes_tile):
+                    m.d.sync += [half.eq(~half), tile.eq(tile + 1)]
+                    m.next = "WAIT HALF"
+                    with m.If(tile == entry.tiles - 1):
+                        m.next = "END LAYER"
+            with m.State("END LAYER"):
+                m.d.sync += [slot.eq(slot + 1), wait.eq(TwoCycleMemory.LATENCY)]
+                m.next = "FETCH"
+                with m.If(entry.is_last):
+                    m.next = "IDLE"
+
+        controls = Cat(reading, plane == 0, plane == entry.planes_read - 1)
+        for _ in range(TwoCycleMemory.LATENCY):
+            stage = Signal(len(controls))
+            m.d.sync += stage.eq(controls)
+            controls = stage
+        m.d.comb += [
+            switch.plane.eq(self.weight_data),
+            switch.valid.eq(controls[0]),
+            switch.first.eq(controls[1]),
+            switch.last.eq(controls[2]),
+            switch.target_bits.eq(entry.target_bits),
+            switch.rounds.eq(entry.rounds),
+        ]
+
+        # The switch emits the bottom plane first; a plane of a tile takes `tile_rows` words.
+        plane_address = Signal(machine.staging_address_bits + 1)
+        half_start = Mux(half, machine.staging_words, 0)
+        first_out = switch.o_position == planes_applied - 1
+        address = Signal(machine.staging_address_bits + 1)
+        m.d.comb += [
+            address.eq(Mux(first_out, entry.staging_start + rows_out, plane_address)),
+            self.staging_address.eq(address + half_start),
+            self.staging_data.eq(switch.o_plane),
+            self.staging_write.eq(switch.o_valid),
+        ]
+        with m.If(switch.o_valid):
+            m.d.sync += plane_address.eq(address - entry.tile_rows)
+            with m.If(switch.o_position == 0):
+                m.d.sync += rows_out.eq(rows_out + 1)
+                with m.If(rows_out == entry.tile_rows - 1):
+                    m.d.sync += rows_out.eq(0)
+                    m.d.comb += finishes_tile.eq(1)
+        return m
