@@ -117,8 +117,8 @@ class Player:
         Parameters
         ----------
         columns : mapping of str to ndarray, shape (records,)
-            For each port: integers that fit it, or, if wider than 63 bits, uint8 of shape (records, bytes), least
-            significant byte first.
+            For each port: integers that fit it, or uint8 of shape (records, bytes), least significant byte first,
+            as any port wider than 63 bits needs it.
 
         Raises
         ------
@@ -291,7 +291,7 @@ def _bytes(bits: int) -> int:
 
 
 def _big_endian_bytes(port: Port, column: np.ndarray, size: int) -> np.ndarray:
-    if port.bits > 63:
+    if port.bits > 63 or column.ndim == 2:
         if column.dtype != np.uint8 or column.ndim != 2 or column.shape[1] != size:
             raise ValueError(
                 f"port {port.name}: needs uint8 of shape (records, {size}), not {column.dtype} of {column.shape}"
