@@ -75,7 +75,7 @@ class WeightSwitch(wiring.Component):
 
         # Arrival: the plane at address `position` of the buffer being filled. The read is asynchronous, so that the
         # planes fit distributed RAM: 1.5 LUT4 a weight on ECP5.
-        m.submodules.planes = planes = memory.Memory(shape=unsigned(self.weights), depth=2 << position_bits, init=[])
+        m.submodules.buffers = planes = memory.Memory(shape=unsigned(self.weights), depth=2 << position_bits, init=[])
         write, read = planes.write_port(), planes.read_port(domain="comb")
         fills = Signal()
         arrivals = Signal(position_bits)

@@ -75,7 +75,7 @@ class TwoCycleMemory(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = store = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=self.init)
+        m.submodules.store = store = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=self.init)
         write = store.write_port(granularity=None if self.granularity == self.width else self.granularity)
         read = store.read_port(domain="sync")
         # Block RAMs cannot reset the words they hold, and their output registers need no reset.
