@@ -34,6 +34,14 @@ SIZE_BITS = 10
 KERNEL_BITS = 5
 """Bits of a kernel side, a stride and a padding: up to 31."""
 
+MEMORY_LATENCY_CYCLES = 2
+WEIGHT_SWITCH_LATENCY_CYCLES = 3
+ARRAY_LATENCY_CYCLES = 6
+ACCUMULATOR_LATENCY_CYCLES = 4
+ACCUMULATOR_HAZARD_CYCLES = 4
+REQUANTIZER_LATENCY_CYCLES = 8
+"""Pipeline depths that ``hwsim.timing`` counts with; the hardware's own are checked against them."""
+
 
 def bits_for(value: int) -> int:
     """Return the bits of an unsigned field that holds ``0 .. value``, at least 1."""

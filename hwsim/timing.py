@@ -1,0 +1,176 @@
+"""Exact cycles of a program: a recurrence over tiles and passes, equal to the hardware for every program.
+
+Three engines run side by side and wait for each other only through counters: the *loader* switches tiles of weights
+into two staging halves, the *array* runs passes out of them into two accumulator banks, the *drain* requantizes the
+banks. Cycle 0 is the one in which an image has passed both barriers (image ready, result space). The hardware's
+cycle counter gives the same numbers; what it counts at the barriers is kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwsim import spec
+from hwsim.machine import (
+    ACCUMULATOR_HAZARD_CYCLES,
+    ACCUMULATOR_LATENCY_CYCLES,
+    ARRAY_LATENCY_CYCLES,
+    MEMORY_LATENCY_CYCLES,
+    REQUANTIZER_LATENCY_CYCLES,
+    WEIGHT_SWITCH_LATENCY_CYCLES,
+    Machine,
+)
+from hwsim.program import AssignmentProgram
+
+
+@dataclass(frozen=True)
+class LayerTiming:
+    """Cycles of one layer.
+
+    Parameters
+    ----------
+    name : str
+    start_cycle : int
+        Cycle in which the engines begin.
+    end_cycle : int
+        Cycle in which the last code has been stored.
+    cycles : int
+        From the end of the layer before, so that the layers' cycles add up to the image's.
+    array_cycles : int
+        Cycles in which an activation word enters the array (or the pooling unit).
+    """
+
+    name: str
+    start_cycle: int
+    end_cycle: int
+    cycles: int
+    array_cycles: int
+
+
+@dataclass(frozen=True)
+class ImageTiming:
+    """Cycles of one image at one assignment."""
+
+    layers: tuple[LayerTiming, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the image, barriers not counted."""
+        return self.layers[-1].end_cycle
+
+
+def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
+    """Return the cycles of one image at one resident assignment."""
+    fetch_cycles = machine.layer_layout.load_words + MEMORY_LATENCY_CYCLES
+    names = list(part.assignment.layers)
+    loader = _Loader(part)
+    timings = []
+    end = 0
+    for name, fields in zip(names, part.layers, strict=True):
+        start = end + 1 + fetch_cycles
+        if fields["is_max_pool"]:
+            array_cycles = fields["output_pixels"] * fields["words"] * fields["kernel_height"] * fields["kernel_width"]
+            layer_end = start + array_cycles + MEMORY_LATENCY_CYCLES + 2
+        else:
+            layer_end, array_cycles = _array_layer(machine, fields, start, loader)
+        timings.append(LayerTiming(name, start, layer_end, layer_end - end, array_cycles))
+        end = layer_end
+    return ImageTiming(tuple(timings))
+
+
+def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader: _Loader) -> tuple[int, int]:
+    """Return the cycle in which a layer's last code has been stored, and the cycles its passes stream."""
+    taps = fields["kernel_height"] * fields["kernel_width"]
+    shares_taps = fields["tap_step"] == 0
+    strips = _strips(fields["output_pixels"], machine.strip_pixels)
+    steps = [(word, tap) for word in range(fields["words"]) for tap in range(taps)]
+    last_word = fields["words"] - 1
+
+    array_cycles = 0
+    begin = start + 1
+    take = None
+    pixels = 0
+    releases = [start, start]
+    drained = start + 1
+    groups_left = fields["channel_groups"]
+    for _ in range(fields["tiles"]):
+        begin = max(begin, loader.tile_ready())
+        groups = min(groups_left, machine.groups_of_channels)
+        groups_left -= groups
+        for strip in strips:
+            for plane in range(fields["passes"]):
+                for word, tap in steps:
+                    if shares_taps and tap > 0:
+                        ready = begin + 1
+                    else:
+                        ready = begin + 1 + fields["last_load_rows" if word == last_word else "load_rows"]
+                    first_of_job = plane == 0 and word == 0 and tap == 0
+                    if take is not None:
+                        ready = max(ready, take + ACCUMULATOR_HAZARD_CYCLES, take + pixels + first_of_job)
+                    if first_of_job:
+                        ready = max(ready, releases[-2] + 1)
+                    take = ready
+                    pixels = strip
+                    array_cycles += strip
+                    begin = take + 1
+            accumulated = take + strip + MEMORY_LATENCY_CYCLES + ARRAY_LATENCY_CYCLES + ACCUMULATOR_LATENCY_CYCLES
+            drain_begin = max(drained + 1, accumulated + 1)
+            drained = drain_begin + groups * (machine.requantizers + 2 + strip)
+            releases.append(drained)
+        loader.release(take)
+    return drained + 1 + MEMORY_LATENCY_CYCLES + 2 * REQUANTIZER_LATENCY_CYCLES, array_cycles
+
+
+def _strips(pixels: int, strip_pixels: int) -> list[int]:
+    """Return the pixels of every strip."""
+    strips = [strip_pixels] * (pixels // strip_pixels)
+    if pixels % strip_pixels:
+        strips.append(pixels % strip_pixels)
+    return strips
+
+
+class _Loader:
+    """The loader's tiles, one after another; it runs ahead by two halves."""
+
+    def __init__(self, part: AssignmentProgram) -> None:
+        self._tiles = [
+            (fields, index)
+            for index, fields in enumerate(part.tiles)
+            for _ in range(fields["tiles"] if fields["has_weights"] else 0)
+        ]
+        self._released: list[int] = []
+        self._next = 0
+        self._finished = 0
+        self._layer = -1
+
+    def release(self, cycle: int) -> None:
+        """The array takes its last pass of the oldest tile in ``cycle``."""
+        self._released.append(cycle)
+
+    def tile_ready(self) -> int:
+        """Return the first cycle in which the array sees the next tile staged."""
+        fields, layer = self._tiles[self._next]
+        # A layer: end of the one before, fetch of the entry, begin; layers without weights pass the same way.
+        earliest = self._finished + 1
+        if layer != self._layer:
+            skipped = layer - self._layer - 1
+            per_layer = MEMORY_LATENCY_CYCLES + 3
+            earliest += skipped * per_layer + per_layer - (self._layer < 0)
+            self._layer = layer
+        begin = earliest
+        if self._next >= 2:
+            begin = max(begin, self._released[self._next - 2] + 1)
+        planes_applied = spec.planes_applied(fields["target_bits"])
+        period = max(planes_applied, fields["planes_read"])
+        self._finished = (
+            begin
+            + (fields["tile_rows"] - 1) * period
+            + fields["planes_read"]
+            + MEMORY_LATENCY_CYCLES
+            + WEIGHT_SWITCH_LATENCY_CYCLES
+            + planes_applied
+            - 1
+        )
+        self._next += 1
+        return self._finished + 1
