@@ -1,0 +1,48 @@
+"""The accelerator behind the wrapper: built once per machine, with everything it stores recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwsim.machine import Machine
+from sim_tests import harness, wrapper
+from sim_tests.design import Design
+from sim_tests.wrapper import Port, Recorder
+
+INPUT_STREAMS = ("load", "run", "image")
+STREAMS = (*INPUT_STREAMS, "result")
+
+
+def design_of(machine: Machine) -> Design:
+    """Return the Verilog of the accelerator and the ports that its JSON description tells."""
+    from rtl import verilog
+
+    described = verilog.describe(machine)
+    ports = tuple(
+        Port(port["name"], port["direction"], port["bits"], port["signed"])
+        for port in described["ports"]
+        if port["bits"]
+    )
+    return Design(described["name"], verilog.accelerator_verilog(machine), ports)
+
+
+def recorders(design: Design) -> dict[str, Recorder]:
+    """Return what is recorded: commands and logits taken, words stored, layers done."""
+
+    def group(name: str, valid: str, *fields: str) -> Recorder:
+        return Recorder(name, valid, tuple(design.port(field) for field in fields))
+
+    groups = (
+        group("command", "run__valid && run__ready", "run__payload"),
+        group("result", "result__valid && result__ready", "result__payload"),
+        group("code", "|trace_code_enable", "trace_code_enable", "trace_code_address", "trace_code_data"),
+        group("skip", "trace_skip_enable", "trace_skip_address", "trace_skip_data"),
+        group("layer", "trace_layer_done", "trace_layer_slot", "cycles", "stall_cycles", "weight_planes_read"),
+    )
+    return {recorder.name: recorder for recorder in groups}
+
+
+def build(design: Design, cache: Path = harness.CACHE) -> harness.Build:
+    """Return the simulator of an accelerator."""
+    text = wrapper.write(design.name, design.ports, recorders=tuple(recorders(design).values()))
+    return harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache)
