@@ -89,7 +89,8 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
 
     array_cycles = 0
     begin = start + 1
-    take = None
+    # The accumulators and the pixel counter are idle since the layer before was stored.
+    take = start - ACCUMULATOR_HAZARD_CYCLES
     pixels = 0
     releases = [start, start]
     drained = start + 1
@@ -106,8 +107,7 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
                     else:
                         ready = begin + 1 + fields["last_load_rows" if word == last_word else "load_rows"]
                     first_of_job = plane == 0 and word == 0 and tap == 0
-                    if take is not None:
-                        ready = max(ready, take + ACCUMULATOR_HAZARD_CYCLES, take + pixels + first_of_job)
+                    ready = max(ready, take + ACCUMULATOR_HAZARD_CYCLES, take + pixels + first_of_job)
                     if first_of_job:
                         ready = max(ready, releases[-2] + 1)
                     take = ready
