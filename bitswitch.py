@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     verilog.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
     verilog.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")
     _add_machine(verilog)
+    verilog.add_argument("--network", type=Path, metavar="FILE", help="make the memories as deep as this network needs")
     verilog.add_argument(
         "--out", type=Path, default=Path("build") / "verilog", metavar="DIR", help="default %(default)s"
     )
@@ -590,7 +591,50 @@ def _checkpoint_of(network: Any, options: argparse.Namespace) -> Path:
 
 
 def _verilog(options: argparse.Namespace) -> Result:
-    raise Refused("not there yet")
+    from hwsim import network_file
+    from hwsim.assignments import standard_assignments
+    from hwsim.program import fit_machine
+    from rtl import verilog
+
+    machine = _machine(options, options.weight_bits or options.bits, options.activation_bits or options.bits)
+    if options.network is not None:
+        network = network_file.load(options.network)
+        machine = fit_machine(network, standard_assignments(network), machine)
+    source, description = verilog.write(machine, options.out)
+    report = json.loads(description.read_text())
+    print(f"{source}: {source.read_text().count(chr(10)):,} lines; {description}")
+    kibibytes = sum(report["memory_bits"].values()) / 8192
+    print(
+        f"{machine.lanes} lanes x {machine.columns} columns, weights {machine.weight_widths}, activations "
+        f"{machine.activation_widths}, memories of {kibibytes:,.1f} KiB, {len(report['ports'])} ports"
+    )
+    return {"verilog": str(source), "description": str(description), **report}, OK
+
+
+def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths: Any) -> Any:
+    """Return the machine of --lanes and --columns; its narrower parts are as wide as these two allow."""
+    from math import gcd
+
+    from hwsim.machine import Machine
+    from hwsim.precision import CATALOG
+
+    default = CATALOG["8-6-4-2"]
+    size = {name: getattr(options, name) for name in ("lanes", "columns") if getattr(options, name) is not None}
+    lanes, columns = size.get("lanes", Machine.lanes), size.get("columns", Machine.columns)
+    return Machine(
+        weight_widths=weight_widths or default,
+        activation_widths=activation_widths or default,
+        requantizers=gcd(lanes, columns, Machine.requantizers),
+        weight_port_bits=gcd(lanes * columns, Machine.weight_port_bits),
+        **size,
+    )
+
+
+def _network_machine(options: argparse.Namespace, network: Any, assignments: Any) -> Any:
+    """Return the machine of --lanes and --columns whose memories hold a network at all of the assignments."""
+    from hwsim.program import fit_machine
+
+    return fit_machine(network, assignments, _machine(options, network.width_set, network.width_set))
 
 
 def _simulate(options: argparse.Namespace) -> Result:
@@ -598,7 +642,83 @@ def _simulate(options: argparse.Namespace) -> Result:
 
 
 def _estimate(options: argparse.Namespace) -> Result:
-    raise Refused("not there yet")
+    from hwsim import estimate, network_file
+    from hwsim.assignments import select_assignments
+    from hwsim.program import build
+
+    network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
+    assignments = select_assignments(network, options.assignments)
+    machine = _network_machine(options, network, assignments)
+    program = build(network, machine, assignments)
+    stored = estimate.storage(network)
+    rows = [_estimate_row(network, machine, program.assignments[one.name]) for one in assignments]
+    print(
+        f"{stored.weights:,} weights: {_kibibytes(stored.stored_once_bits)} stored once, "
+        f"{_kibibytes(stored.model_per_width_bits)} as one model per width, {_kibibytes(stored.float_bits)} "
+        f"as float32; {_kibibytes(program.table_bits)} of requantizer tables for {len(rows)} assignments"
+    )
+    print(f"{estimate.macs(network):,} MACs an image, on {machine.lanes} lanes x {machine.columns} columns:")
+    print(
+        _table(
+            ("assignment", "average weight bits", "weight bits read", "cycles an image", "MACs a cycle", "utilization"),
+            (
+                (
+                    row["assignment"],
+                    f"{row['average_weight_bits']:.2f}",
+                    f"{row['weight_bits_read']:,}",
+                    f"{row['cycles_per_image']:,}",
+                    f"{row['macs_per_cycle']:.1f}",
+                    f"{100 * row['utilization']:.0f} %",
+                )
+                for row in rows
+            ),
+        )
+    )
+    report = {
+        "network": str(options.network),
+        "spec_version": _spec_version(),
+        "machine": machine.to_json(),
+        "memory_bits": machine.memory_bits,
+        "storage": _storage_report(stored),
+        "table_bits": program.table_bits,
+        "macs": estimate.macs(network),
+        "rows": rows,
+    }
+    return report, OK
+
+
+def _estimate_row(network: Any, machine: Any, part: Any) -> dict[str, Any]:
+    from hwsim import estimate
+    from hwsim.timing import image_timing
+
+    assignment = part.assignment
+    timing = image_timing(machine, part)
+    layers = []
+    for layer in timing.layers:
+        ideal = estimate.ideal_cycles(network, machine, assignment, layer.name)
+        layers.append(
+            {
+                "layer": layer.name,
+                "widths": str(assignment.layers[layer.name]),
+                "cycles": layer.cycles,
+                "array_cycles": layer.array_cycles,
+                "utilization": round(ideal / layer.cycles, 4),
+            }
+        )
+    ideal = sum(estimate.ideal_cycles(network, machine, assignment, layer.name) for layer in timing.layers)
+    return {
+        "assignment": assignment.name,
+        "average_weight_bits": round(assignment.average_weight_bits, 4),
+        "weight_bits_read": estimate.weight_bits_read(network, assignment),
+        "cycles_per_image": timing.cycles,
+        "macs_per_cycle": round(estimate.macs(network) / timing.cycles, 3),
+        "utilization": round(ideal / timing.cycles, 4),
+        "layers": layers,
+    }
+
+
+def _kibibytes(bits: int) -> str:
+    return f"{bits / 8192:,.1f} KiB"
 
 
 def _demo(options: argparse.Namespace) -> Result:

