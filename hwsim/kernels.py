@@ -220,6 +220,8 @@ def _feasible_addends(m, k, s, acc_low, acc_high, skip_low, low, thresholds, inn
             least = base + (index << s) - m * thresholds[row, index]
             addend_low = max(addend_low, least)
             addend_high = min(addend_high, least + m - 1)
+            if index & 255 == 255 and addend_low > addend_high:
+                break
         if addend_low > addend_high:
             break
     return addend_low, addend_high

@@ -22,7 +22,7 @@ weights set and every skip code: differences of thresholds (of sums of floors fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
@@ -550,8 +550,9 @@ def search_logits(
 ) -> Requantizer:
     """Return the table of the logits, certified over every accumulator; parameters as for ``search``.
 
-    Logits have too many steps to list, so B is centred (no displacement in the middle of the range) instead of
-    searched, and the certificate is a difference of sums of floors.
+    Logits are not clamped and may have any number of steps. Up to ``LOGIT_STEPS_SEARCHED`` of them are searched like
+    codes; beyond, B is centred (no displacement in the middle of the range). The certificate is a difference of sums
+    of floors, whatever the number of steps.
 
     Raises
     ------
@@ -574,38 +575,29 @@ def search_logits(
     )
 
 
+LOGIT_STEPS_SEARCHED = 1 << 16
+
+
 def _search_logit(
     affine: Affine, low: int, high: int, table_format: RequantizerFormat, where: str
 ) -> tuple[int, int, int, Certificate]:
     slope, offset = Fraction(float(affine.alpha[0])), Fraction(float(affine.beta[0])) + Fraction(1, 2)
-    logits = (math.floor(slope * low + offset), math.floor(slope * high + offset))
-    if min(logits) < affine.low or max(logits) > affine.high:
-        raise ValueError(f"{where}: logits reach {min(logits)} .. {max(logits)}, outside int32; raise the logit scale")
-    multiplier_low, multiplier_high = (
-        spec.signed_low(table_format.multiplier_bits),
-        spec.signed_high(table_format.multiplier_bits),
-    )
-    sum_low, sum_high = spec.signed_low(table_format.addend_bits), spec.signed_high(table_format.addend_bits)
-    tables = []
-    for shift in range(table_format.shift_max + 1):
-        multiplier = round(slope * (1 << shift))
-        addend = round((offset + slope * Fraction(low + high, 2)) * (1 << shift)) - multiplier * (low + high) // 2
-        sums = [multiplier * low + addend, multiplier * high + addend, addend]
-        results = [value >> shift for value in sums[:2]]
-        if not (
-            multiplier_low <= multiplier <= multiplier_high
-            and sum_low <= min(sums) <= max(sums) <= sum_high
-            and affine.low <= min(results) <= max(results) <= affine.high
-        ):
-            continue
-        tables.append((multiplier, addend, shift))
-    if not tables:
-        raise ValueError(
-            f"{where} (alpha {affine.alpha[0]:g}, beta {affine.beta[0]:g}): has no requantizer whose multiplier fits "
-            f"{table_format.multiplier_bits} bits and whose sum fits {table_format.addend_bits} bits"
-        )
+    ends = (math.floor(slope * low + offset), math.floor(slope * high + offset))
+    least, most = min(ends), max(ends)
+    if least < affine.low or most > affine.high:
+        raise ValueError(f"{where}: logits reach {least} .. {most}, outside int32; raise the logit scale")
+    tables = list(_centred_tables(slope, offset, low, high, table_format))
+    if most - least <= LOGIT_STEPS_SEARCHED and tables:
+        # One step more on either side, never crossed: an exact table then needs no clamp.
+        bounded = Affine(alpha=affine.alpha, kappa=affine.kappa, beta=affine.beta, low=least - 1, high=most + 1)
+        found = search(bounded, np.array([low]), np.array([high]), (0, 0), table_format, where)
+        row = int(found.multiplier[0]), int(found.addend[0]), int(found.shift[0])
+        tables = [row] if found.certificate.exact else [*tables[-3:], row]
     best: tuple[int, int, int, Certificate] | None = None
     for multiplier, addend, shift in tables:
+        results = [(multiplier * accumulator + addend) >> shift for accumulator in (low, high)]
+        if not affine.low <= min(results) <= max(results) <= affine.high:
+            continue
         # Lines that part by more than two codes cannot have equal floors: only the finest tables are worth counting.
         spread = abs(Fraction(multiplier, 1 << shift) - slope) * (high - low)
         if spread > 2 and shift < tables[-1][2] - 2:
@@ -615,5 +607,25 @@ def _search_logit(
             best = (multiplier, addend, shift, certificate)
         if certificate.exact:
             break
-    assert best is not None
+    if best is None:
+        raise ValueError(
+            f"{where} (alpha {affine.alpha[0]:g}, beta {affine.beta[0]:g}): has no requantizer whose multiplier fits "
+            f"{table_format.multiplier_bits} bits and whose sum fits {table_format.addend_bits} bits"
+        )
     return best
+
+
+def _centred_tables(
+    slope: Fraction, offset: Fraction, low: int, high: int, table_format: RequantizerFormat
+) -> Iterator[tuple[int, int, int]]:
+    """Yield the (M, B, S) that fit a format, narrowest first, that are undisplaced in the middle of low .. high."""
+    multiplier_high = spec.signed_high(table_format.multiplier_bits)
+    multiplier_low = spec.signed_low(table_format.multiplier_bits)
+    sum_high, sum_low = spec.signed_high(table_format.addend_bits), spec.signed_low(table_format.addend_bits)
+    middle = Fraction(low + high, 2)
+    for shift in range(table_format.shift_max + 1):
+        multiplier = round(slope * (1 << shift))
+        addend = math.floor((offset + slope * middle) * (1 << shift) - multiplier * middle)
+        sums = (multiplier * low + addend, multiplier * high + addend, addend)
+        if multiplier_low <= multiplier <= multiplier_high and min(sums) >= sum_low and max(sums) <= sum_high:
+            yield multiplier, addend, shift

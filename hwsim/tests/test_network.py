@@ -105,7 +105,7 @@ def test_a_minimal_network():
         (lambda: network(conv(), image_shape=(6, 6)), r"image shape must be \(channels, height, width\), not \(6, 6\)"),
         (lambda: network(conv(), conv(), head()), "layer conv: the name is used twice"),
         (lambda: network(conv(source="x"), head()), "layer conv: its input 'x' is not made by an earlier layer"),
-        (lambda: network(conv(), pool(), head(inputs=5)), r"layer logits: has 5 inputs, but pool has shape \(4, 1, 1\)"),
+        (lambda: network(conv(), pool(), head(inputs=5)), r"has 5 inputs, but pool has shape \(4, 1, 1\)"),
         (lambda: network(conv(shape=(4, 2, 3, 3)), pool(), head()), "has 2 input channels, but image has 1"),
         (lambda: network(conv(), pool(kernel=(7, 7)), head()), r"a kernel of \(7, 7\) does not fit into conv"),
         (lambda: network(conv(), pool(), head("conv", 144)), "layer pool: nothing reads its output"),
