@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -85,21 +85,22 @@ class WeightSwitch(wiring.Component):
             m.d.comb += position.eq(0)
         m.d.comb += [write.addr.eq(Cat(position, fills)), write.data.eq(self.plane), write.en.eq(self.valid)]
 
-        # Before the last plane this is "positive, and all kept bits below the sign are one"; in the cycle after it,
-        # the rounding bit that ripples. One LUT4 a weight: plane, itself, and the two bits of the operation.
-        ripple = Signal(self.weights)
+        # Before the last plane this is "positive, and all kept bits below the sign are one"; in the cycle after a
+        # rounding bit, that bit, unless it would overflow. One LUT4 a weight: plane, itself, and two shared controls.
+        ripple = Signal(self.weights, reset_less=True)
         done = self.valid & self.last
+        is_rounding_bit = Signal()
+        m.d.comb += is_rounding_bit.eq(self.last & self.rounds)
         with m.If(self.valid):
-            m.d.sync += [arrivals.eq(position + 1), ripple.eq(ripple & self.plane)]
-            with m.If(self.first):
-                m.d.sync += ripple.eq(~self.plane)
-            with m.If(self.last):
-                m.d.sync += ripple.eq(0)
-            with m.If(self.last & self.rounds):
-                m.d.sync += ripple.eq(self.plane & ~ripple)
+            m.d.sync += [
+                arrivals.eq(position + 1),
+                ripple.eq(
+                    Mux(self.first, ~self.plane, self.plane & (ripple ^ is_rounding_bit.replicate(self.weights)))
+                ),
+            ]
 
         # Departure: addresses, then the planes read, then the planes rounded.
-        reads, read_start, read_bipolar = Signal(), Signal(), Signal()
+        reads, read_start, read_rounds, read_bipolar = Signal(), Signal(), Signal(), Signal()
         read_position = Signal(position_bits)
         drains = Signal()
         m.d.sync += [read_start.eq(0), read_position.eq(read_position - 1)]
@@ -112,6 +113,7 @@ class WeightSwitch(wiring.Component):
                 drains.eq(fills),
                 reads.eq(1),
                 read_start.eq(1),
+                read_rounds.eq(self.rounds & ~bipolar),
                 read_bipolar.eq(bipolar),
                 read_position.eq((self.target_bits - 1)[:position_bits]),
             ]
@@ -119,29 +121,29 @@ class WeightSwitch(wiring.Component):
                 m.d.sync += read_position.eq(1)
         m.d.comb += read.addr.eq(Cat(read_position, drains))
 
-        kept, kept_ripple = Signal(self.weights), Signal(self.weights)
+        # A bipolar weight: ones, as a plane of zeros with every carry set; then the sign, inverted by carries set
+        # again. Flip-flops are reset for that, which costs no LUT; so the carry is kept inverted.
+        ones = read_start & read_bipolar
+        kept, kept_ripple = Signal(self.weights, reset_less=True), Signal(self.weights, reset_less=True)
         kept_position = Signal(position_bits)
-        rounds_now, kept_start, kept_ones = Signal(), Signal(), Signal()
+        keeps, kept_start, kept_ones = Signal(), Signal(), Signal()
         m.d.sync += [
-            kept.eq(read.data),
-            kept_ripple.eq(ripple),
+            kept.eq(Mux(ones, 0, read.data)),
+            kept_ripple.eq(Mux(read_rounds, ripple, 0)),
             kept_position.eq(read_position),
-            rounds_now.eq(reads),
-            kept_start.eq(read_start),
-            kept_ones.eq(read_start & read_bipolar),
+            keeps.eq(reads),
+            kept_start.eq(read_start & ~read_bipolar),
+            kept_ones.eq(ones),
         ]
 
-        carry, added = Signal(self.weights), Signal(self.weights)
-        m.d.comb += added.eq(carry)
-        with m.If(kept_start):
-            m.d.comb += added.eq(kept_ripple)
+        no_carry = Signal(self.weights, reset_less=True)
+        rounded = Signal(self.weights, reset_less=True)
+        added = Signal(self.weights)
+        m.d.comb += [added.eq(Mux(kept_start, kept_ripple, ~no_carry)), self.o_plane.eq(rounded)]
         m.d.sync += [
-            carry.eq(kept & added),
-            self.o_plane.eq(kept ^ added),
+            no_carry.eq(Mux(ones | kept_ones, 0, ~(kept & added))),
+            rounded.eq(kept ^ added),
             self.o_position.eq(kept_position),
-            self.o_valid.eq(rounds_now),
+            self.o_valid.eq(keeps),
         ]
-        with m.If(kept_ones):
-            # A bipolar weight: a plane of ones now, and the carry inverts the sign in the next cycle.
-            m.d.sync += [carry.eq(~0), self.o_plane.eq(~0)]
         return m

@@ -92,11 +92,13 @@ def test_a_switch_for_narrow_stored_codes(stored_bits_max):
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("self.plane & ~ripple", "self.plane"),  # wraps instead of saturating
-        ("self.plane & ~ripple", "0"),  # rounds down
-        ("ripple.eq(~self.plane)", "ripple.eq(self.plane)"),
-        ("[carry.eq(~0), ", "["),  # the bipolar sign not inverted
-        ("carry.eq(kept & added)", "carry.eq(kept | added)"),
+        ("(ripple ^ is_rounding_bit.replicate(self.weights))", "(ripple | is_rounding_bit.replicate(self.weights))"),
+        ("Mux(read_rounds, ripple, 0)", "0"),  # rounds down
+        ("Mux(read_rounds, ripple, 0)", "ripple"),
+        ("~self.plane, self.plane &", "self.plane, self.plane &"),
+        ("ones | kept_ones", "ones"),  # the bipolar sign not inverted
+        ("ones | kept_ones", "kept_ones"),
+        ("~(kept & added)", "~(kept | added)"),
     ],
 )
 def test_a_wrong_one_is_caught(right, wrong):
