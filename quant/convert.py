@@ -99,19 +99,34 @@ def prepare(
     shape = image_shape if image_shape is not None else getattr(model, "image_shape", None)
     if shape is None or len(shape) != 3:
         raise ValueError(f"image_shape must be (channels, height, width), not {shape!r}")
-    training = model.training
-    try:
-        # Shapes are found by running the graph once; BatchNorm must not learn from that.
-        graph = fx.symbolic_trace(model.eval())
-        parameter = next(model.parameters())
-        ShapeProp(graph).propagate(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        raise UnsupportedModelError(f"the model must be traceable by torch.fx: {error}") from error
-    finally:
-        model.train(training)
-    converter = _Converter(graph)
+    parameter = next(model.parameters(), torch.zeros(0))
+    converter = _Converter(_traced(model, torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)))
     converter.run()
     return converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2]))).to(parameter.device)
+
+
+def _traced(model: nn.Module, image: Tensor) -> fx.GraphModule:
+    """Return the graph of a model with the shape of every value; the model is run, and learns nothing from it."""
+    training = model.training
+    try:
+        model.eval()
+        try:
+            with torch.no_grad():
+                model(image)
+        except Exception as error:
+            told = str(error).strip().split("\n")[0]
+            raise UnsupportedModelError(
+                f"the model must accept images of shape {tuple(image.shape[1:])}: {told}"
+            ) from error
+        try:
+            graph = fx.symbolic_trace(model)
+        except Exception as error:
+            told = str(error).strip().split("\n")[0]
+            raise UnsupportedModelError(f"the model must be traceable by torch.fx: {told}") from error
+        ShapeProp(graph).propagate(image)
+        return graph
+    finally:
+        model.train(training)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -193,8 +208,6 @@ class _Converter:
     def visit_function(self, node: fx.Node) -> None:
         where = self.where(node)
         if node.target in ADD_FUNCTIONS:
-            if len(node.args) != 2 or node.kwargs:
-                raise UnsupportedModelError(f"{where}: an add must have two tensors and nothing else")
             self.add_residual(node, where)
         elif node.target in RELU_FUNCTIONS:
             self.add_relu(node, where)
@@ -353,6 +366,8 @@ class _Converter:
 
     def add_residual(self, node: fx.Node, where: str) -> None:
         operands = node.args
+        if len(operands) != 2 or node.kwargs:
+            raise UnsupportedModelError(f"{where}: an add must have two tensors and nothing else")
         values = [self.value(operand, node) for operand in operands]
         if values[0] is values[1]:
             raise UnsupportedModelError(f"{where}: adds a tensor to itself")

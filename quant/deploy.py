@@ -17,12 +17,13 @@ from torch import Tensor
 
 from hwsim.network import IMAGE, Assignment
 from hwsim.requantize import LayerRequantizers, Requantizer
+from quant import functional
 from quant.layers import LOGIT_SCALE, QuantAveragePool2d, QuantConv2d, QuantMaxPool2d, QuantWeightLayer
 from quant.switchable import SwitchableNetwork, set_width
 
 StoredTensors = dict[tuple[str, str], NDArray[Any]]
 
-FORM_DTYPES: dict[str, Any] = {"code": np.uint8, "skip": np.int16, "logits": np.int32}
+FORM_DTYPES: dict[str, Any] = {"skip": np.int16, "code": np.uint8, "logits": np.int32}
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def deployed_forward(
     mapping of (tensor, form) to ndarray
         Every stored tensor but the image.
     """
-    stored: dict[tuple[str, str], Tensor] = {(IMAGE, "code"): torch.from_numpy(images).to(torch.int64)}
+    stored = {(IMAGE, "code"): _checked(model, images).to(torch.int64)}
     for name, layer in model.items():
         wiring = model.wiring[name]
         code = stored[wiring.input, "code"]
@@ -82,7 +83,7 @@ def integer_accumulators(layer: QuantWeightLayer, code: Tensor, weight_bits: int
 
     The products are summed in float64, which is exact: every partial sum stays far below 2**53.
     """
-    weight = layer.switched_codes(weight_bits).to(torch.float64)
+    weight = layer.switched_codes(weight_bits).cpu().to(torch.float64)
     values = code.to(torch.float64)
     if isinstance(layer, QuantConv2d):
         result = F.conv2d(values, weight, None, layer.stride, layer.padding)
@@ -125,26 +126,38 @@ def training_forward_codes(
         layer = model.layer(name)
         assert not isinstance(layer, QuantMaxPool2d)
         if layer.output is None:
-            stored[name, "logits"] = torch.floor(real / LOGIT_SCALE + 0.5)
+            stored[name, "logits"] = functional.round_half_up(real / LOGIT_SCALE)
             return
         codes = layer.output.codes(real, model.widths.code_bits.get(name))
-        if codes.code is not None:
-            stored[name, "code"] = codes.code
         if codes.skip is not None:
             stored[name, "skip"] = codes.skip
+        if codes.code is not None:
+            stored[name, "code"] = codes.code
 
     widths, training = model.widths, model.training
     try:
         set_width(model, assignment).eval()
         device = next(model.parameters()).device
-        model(torch.from_numpy(images).to(device), observe)
+        model(_checked(model, images).to(device), observe)
     finally:
         model.widths = widths
         model.train(training)
+    ordered: dict[tuple[str, str], Tensor] = {}
     for name, layer in model.items():
         if isinstance(layer, QuantMaxPool2d):
             stored[name, "code"] = layer(stored[model.wiring[name].input, "code"])
-    return _arrays(stored)
+        ordered |= {(name, form): stored[name, form] for form in FORM_DTYPES if (name, form) in stored}
+    return _arrays(ordered)
+
+
+def _checked(model: SwitchableNetwork, images: NDArray[np.uint8]) -> Tensor:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise TypeError(f"images must be an array of uint8, not {getattr(images, 'dtype', type(images).__name__)}")
+    if images.ndim != 4 or images.shape[1:] != model.image_shape:
+        raise ValueError(
+            f"images must have shape (n, channels, height, width) of {model.image_shape}, not {images.shape}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(images))
 
 
 def _arrays(stored: Mapping[tuple[str, str], Tensor]) -> StoredTensors:

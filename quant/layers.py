@@ -94,8 +94,8 @@ class CodeQuantizer(nn.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths that have a scale."""
-        return tuple(int(bits) for bits in self.scales)
+        """Widths that have a scale, in descending order."""
+        return tuple(sorted((int(bits) for bits in self.scales), reverse=True))
 
     def scale(self, bits: int) -> nn.Parameter:
         """Return the scale at ``bits``, or raise ``ValueError``."""

@@ -293,6 +293,12 @@ def _train_network(config: TrainingConfig, checkpoint: Path | None, progress: bo
     images, labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
     test_images = torch.from_numpy(split.test_images)
     seconds: dict[str, float] = {}
+    expected = getattr(models.build(config.architecture), "image_shape", None)
+    if expected != tuple(images.shape[1:]):
+        raise ValueError(
+            f"the architecture {config.architecture} takes images of {expected}, but the digits are "
+            f"{tuple(images.shape[1:])}"
+        )
 
     def trained_float(stage: str, told: str, epochs: int) -> nn.Module:
         start = time.perf_counter()

@@ -1,0 +1,148 @@
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from hwsim.precision import CATALOG
+from quant import data
+from quant.convert import prepare
+from quant.double_rounding import (
+    JointStep,
+    ScaleOptimizer,
+    initialise_scales,
+    parameter_groups,
+    scaled_learning_rates,
+)
+from quant.tests.conftest import small_model
+
+SET = CATALOG["8-6-4-2"]
+
+
+@pytest.fixture
+def model():
+    model = prepare(small_model(), SET)
+    initialise_scales(model, digits()[0])
+    return model.train()
+
+
+def digits():
+    images, labels = data.load_digits()
+    return torch.from_numpy(images[:48]), torch.from_numpy(labels[:48])
+
+
+def step(model, optimizer=None, **changes):
+    groups = parameter_groups(model)
+    options = {"alrs_decay": 0.1, "distillation": 0.0, "mixed_probability": 0.0, **changes}
+    return JointStep(
+        model=model,
+        weight_optimizer=torch.optim.SGD(groups.others, lr=0.1),
+        scale_optimizer=optimizer if optimizer is not None else ScaleOptimizer(groups.scales, 0.01),
+        generator=random.Random(0),
+        **options,
+    )
+
+
+def test_learning_rates_are_those_of_the_released_code():
+    assert scaled_learning_rates(2.0, SET, 0.1) == pytest.approx({8: 2.0, 6: 0.2, 4: 0.02, 2: 0.002})
+
+
+def test_scales_and_other_parameters_are_apart_and_complete(model):
+    groups = parameter_groups(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    scales = {names[id(parameter)] for parameter in groups.scales}
+    assert all("scale" in name for name in scales)
+    assert len(groups.scales) + len(groups.others) == len(names)
+    assert not any("scale" in names[id(parameter)] for parameter in groups.others)
+
+
+def test_the_scale_optimizer_is_adam_on_the_logarithm():
+    start = torch.tensor([0.5, 40.0, 1e-3])
+    scale, logarithm = nn.Parameter(start.clone()), nn.Parameter(start.log())
+    ours, reference = ScaleOptimizer([scale], 0.05), torch.optim.Adam([logarithm], lr=0.05, eps=1e-12)
+    for target in (1.0, 3.0, -2.0, 0.1):
+        for optimizer, value in ((ours, scale), (reference, logarithm.exp())):
+            optimizer.zero_grad()
+            ((value - target) ** 2).sum().backward()
+            optimizer.step()
+    assert scale.tolist() == pytest.approx(logarithm.exp().tolist(), rel=1e-4)
+
+
+def test_scales_stay_positive_whatever_the_gradient():
+    scale = nn.Parameter(torch.tensor(1e-6))
+    optimizer = ScaleOptimizer([scale], 0.5)
+    for _ in range(100):
+        scale.grad = torch.tensor(1e9)
+        optimizer.step()
+    assert 0 < scale.item() < 1e-7
+
+
+def test_every_width_runs_once_in_descending_order_with_its_own_rate(model):
+    seen = []
+
+    class Watched(ScaleOptimizer):
+        def step(self, closure=None):
+            seen.append((max(model.widths.code_bits["conv"], 0), self.param_groups[0]["lr"]))
+            super().step()
+
+    step(model, Watched(parameter_groups(model).scales, 1.0)).run(*digits(), 0.1, 0.5)
+    assert [bits for bits, _ in seen] == [8, 6, 4, 2]
+    assert [rate for _, rate in seen] == pytest.approx([0.5, 0.05, 0.005, 0.0005])
+
+
+def test_a_mixed_pass_is_one_more(model):
+    drawn = []
+    original = type(model).random_widths
+    model.random_widths = lambda generator: drawn.append(1) or original(model, generator)
+    step(model, mixed_probability=1.0).run(*digits(), 0.1, 0.1)
+    step(model, mixed_probability=0.0).run(*digits(), 0.1, 0.1)
+    assert len(drawn) == 1
+
+
+def test_a_step_moves_every_parameter_and_every_batch_norm_set(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step(model).run(*digits(), 0.1, 0.01)
+    still = [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
+    # 0.01 * 0.1**3 changes a scale by less than its last bit may hold; all others must have moved.
+    assert [name for name in still if not name.endswith("scales.2")] == []
+
+
+def test_distillation_changes_the_gradient_of_the_narrow_widths(model):
+    states = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        copy = prepare(small_model(), SET)
+        copy.load_state_dict(model.state_dict())
+        step(copy.train(), distillation=weight).run(*digits(), 0.1, 0.01)
+        states.append(copy.layer("linear").weight.detach().clone())
+    assert not torch.equal(*states)
+
+
+def test_initial_scales_fit_every_width_and_leave_batch_norm_alone():
+    model = prepare(small_model(), SET)
+    norms = {name: value.clone() for name, value in model.state_dict().items() if "batch_norm" in name}
+    initialise_scales(model, digits()[0])
+    state = model.state_dict()
+    for name, value in norms.items():
+        if "num_batches" not in name:
+            assert torch.equal(state[name], value)
+    scales = [float(model.layer("conv").output.code.scale(bits).detach()) for bits in (8, 6, 4, 2)]
+    assert scales == sorted(scales) and scales[0] < scales[-1] / 10
+    assert float(model.layer("conv").output.skip.scale.detach()) != 1.0
+    assert set(model.widths.weight_bits.values()) == {8}
+
+
+def test_joint_training_learns(model):
+    images, labels = digits()
+    groups = parameter_groups(model)
+    trainer = JointStep(
+        model=model,
+        weight_optimizer=torch.optim.Adam(groups.others),
+        scale_optimizer=ScaleOptimizer(groups.scales, 0.01),
+        alrs_decay=0.1,
+        distillation=0.0,
+        mixed_probability=0.0,
+        generator=random.Random(0),
+    )
+    losses = [trainer.run(images, labels, 0.01, 0.01) for _ in range(15)]
+    assert losses[-1] < 0.5 * losses[0]
