@@ -25,6 +25,10 @@ Result: TypeAlias = tuple[dict[str, Any], int]
 """What --json writes, and the exit status."""
 
 BATCH_IMAGES = 256
+"""Images compared at once; bounds the memory that stored tensors take."""
+
+BATCH_SIMULATED = 8
+"""Images that one run of the simulator takes, at every assignment."""
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -428,24 +432,22 @@ def _verified(network: Any, reference: _Reference, names: str | None, count: int
     from hwsim import engine, verification
     from hwsim.assignments import select_assignments
     from hwsim.requantize import build_requantizers
-    from quant.deploy import deployed_forward, training_forward_codes
+    from quant.deploy import training_forward_codes
     from quant.progress import Progress
 
     images, labels = reference.images[:count], reference.labels[:count]
     starts = range(0, len(images), BATCH_IMAGES)
-    ours, theirs = (select_assignments(one, names) for one in (network, reference.network))
-    rows = []
-    with Progress("verify", len(ours)) as progress:
-        for assignment, trained in zip(ours, theirs, strict=True):
+    assignments = select_assignments(network, names)
+    rows: list[dict[str, Any]] = []
+    with Progress("verify", len(assignments)) as progress:
+        for assignment in assignments:
             tables = build_requantizers(network, assignment)
-            same = network is reference.network or reference.equals(network)
-            trained_tables = tables if same else build_requantizers(reference.network, trained)
             parts, predicted, differing = [], {"torch": [], "integer_model": [], "training": []}, 0
             for start in starts:
                 batch = images[start : start + BATCH_IMAGES]
                 found = engine.run(network, assignment, tables, batch)
-                expected = deployed_forward(reference.model, trained, trained_tables, batch)
-                in_training = training_forward_codes(reference.model, trained, batch)
+                expected = reference.deployed(network, assignment.name, tables, batch)
+                in_training = training_forward_codes(reference.model, reference.assignment(assignment.name), batch)
                 parts.append(verification.compare(assignment.name, expected, found, start))
                 differing += verification.compare(assignment.name, expected, in_training, start).mismatches
                 for model, stored in (("torch", expected), ("integer_model", found), ("training", in_training)):
@@ -537,8 +539,10 @@ def _verdict(damage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> in
     """Print and return whether all is equal."""
     differing = sum(row["mismatches"] for row in rows)
     compared = sum(row["codes_compared"] for row in rows)
-    if differing or damage["checksum_failures"]:
-        print(f"NOT EQUAL: {differing:,} of {compared:,} codes differ")
+    late = sum(row.get("cycle_counts_differing", 0) for row in rows)
+    if differing or late or damage["checksum_failures"]:
+        told = f", {late:,} cycle counts are not as predicted" if late else ""
+        print(f"NOT EQUAL: {differing:,} of {compared:,} codes differ{told}")
         return FAILED
     print(f"EQUAL: 0 of {compared:,} codes differ")
     return OK
@@ -560,6 +564,29 @@ class _Reference:
         self.network = export_network(loaded.model)
         self.images, self.labels = split.test_images, split.test_labels
         self.float_accuracy = loaded.results.get("float_accuracy")
+        self._tables: dict[str, Any] = {}
+
+    def assignment(self, name: str) -> Any:
+        """Return the assignment of this name, of the network that the model exports."""
+        from hwsim.assignments import select_assignments
+
+        (assignment,) = select_assignments(self.network, name)
+        return assignment
+
+    def deployed(self, network: Any, name: str, tables: Any, images: Any) -> Any:
+        """Return every stored tensor that PyTorch computes at the assignment of this name.
+
+        With the tables of ``network`` if it is the network that the model exports; with the model's own otherwise.
+        """
+        from hwsim.requantize import build_requantizers
+        from quant.deploy import deployed_forward
+
+        assignment = self.assignment(name)
+        if not self.equals(network):
+            if name not in self._tables:
+                self._tables[name] = build_requantizers(self.network, assignment)
+            tables = self._tables[name]
+        return deployed_forward(self.model, assignment, tables, images)
 
     def equals(self, network: Any) -> bool:
         """Return whether a network is bit for bit the one that the model exports."""
@@ -638,7 +665,176 @@ def _network_machine(options: argparse.Namespace, network: Any, assignments: Any
 
 
 def _simulate(options: argparse.Namespace) -> Result:
-    raise Refused("not there yet")
+    from hwsim import network_file
+    from hwsim.assignments import select_assignments
+
+    network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
+    from_export = options.checkpoint is not None or "checkpoint" in network.provenance
+    reference = _Reference(_checkpoint_of(network, options)) if from_export else None
+    assignments = select_assignments(network, options.assignments)
+    machine = _network_machine(options, network, assignments)
+    clock = _Clock()
+    rows, _, seconds = _simulated(network, machine, assignments, reference, options.images)
+    clock.lap("simulate")
+    print(_simulate_table(rows))
+    damage = _damage(options, rows)
+    report = {
+        "network": str(options.network),
+        "spec_version": _spec_version(),
+        "machine": machine.to_json(),
+        "seconds": clock.seconds | seconds,
+        "rows": rows,
+        **damage,
+    }
+    return report, _verdict(damage, rows)
+
+
+def _simulated(
+    network: Any, machine: Any, assignments: Sequence[Any], reference: _Reference | None, count: int
+) -> tuple[list[dict[str, Any]], dict[str, dict[tuple[str, str], Any]], dict[str, float]]:
+    """Run images on the hardware and compare them with the integer model, and with PyTorch if there is a reference.
+
+    The assignment changes after every image. Returns one row for each assignment, the stored tensors of the first
+    image at each of them, and the seconds of each stage.
+    """
+    from hwsim.random_network import random_images
+    from quant.progress import Progress
+    from sim_tests import accelerator
+    from sim_tests.simulate import simulate
+
+    images = random_images(network.image_shape, count, 0) if reference is None else reference.images[:count]
+    seconds: dict[str, float] = {}
+    tallies = {assignment.name: _Tally(network, assignment.name, reference) for assignment in assignments}
+    first: dict[str, dict[tuple[str, str], Any]] = {}
+    design = accelerator.design_of(machine)
+    with Progress("build with Verilator", 1) as progress:
+        accelerator.build(design)
+        progress.advance(design.name, 1)
+    with Progress("simulate", len(images)) as progress:
+        for start in range(0, len(images), BATCH_SIMULATED):
+            batch = images[start : start + BATCH_SIMULATED]
+            result = simulate(network, machine, assignments, batch, design=design)
+            for name, tally in tallies.items():
+                tally.add(result, name, batch, start)
+                first.setdefault(name, {key: values[0] for key, values in result.stored[name].items()})
+            for stage, spent in result.seconds.items():
+                seconds[stage] = round(seconds.get(stage, 0) + spent, 2)
+            for done in range(len(batch)):
+                progress.advance(f"{len(assignments)} assignments each", start + done + 1)
+    return [tally.row() for tally in tallies.values()], first, seconds
+
+
+class _Tally:
+    """What was compared of one assignment, over all batches."""
+
+    def __init__(self, network: Any, name: str, reference: _Reference | None) -> None:
+        self.network = network
+        self.name = name
+        self.reference = reference
+        self.against_integer_model: list[Any] = []
+        self.against_torch: list[Any] = []
+        self.predicted: list[int] = []
+        self.cycles: set[int] = set()
+        self.predicted_cycles = 0
+        self.layer_cycles_compared = 0
+        self.layer_cycles_differing = 0
+        self.stall_cycles = 0
+        self.weight_words_read: list[int] = []
+        self.part: Any = None
+        self.program: Any = None
+
+    def add(self, result: Any, name: str, images: Any, start: int) -> None:
+        from hwsim import engine, verification
+
+        self.program, self.part = result.program, result.program.assignments[name]
+        found = result.stored[name]
+        expected = engine.run(self.network, self.part.assignment, self.part.requantizers, images)
+        self.against_integer_model.append(verification.compare(name, expected, found, start))
+        if self.reference is not None:
+            in_torch = self.reference.deployed(self.network, name, self.part.requantizers, images)
+            self.against_torch.append(verification.compare(name, in_torch, found, start))
+        self.predicted += result.predictions[name].tolist()
+        self._add_cycles(result, name)
+        self.weight_words_read += result.weight_planes_read[name].tolist()
+        self.stall_cycles += int(result.stall_cycles[name].sum())
+
+    def _add_cycles(self, result: Any, name: str) -> None:
+        from hwsim.timing import image_timing
+
+        timing = image_timing(result.program.machine, self.part)
+        self.predicted_cycles = timing.cycles
+        for layer in timing.layers:
+            measured = result.cycles[name][layer.name]
+            self.layer_cycles_compared += len(measured)
+            self.layer_cycles_differing += int((measured != layer.cycles).sum())
+        self.cycles |= {int(total) for total in sum(result.cycles[name].values())}
+        # Nothing else takes time: what the testbench counts is the machine's own cycles and its stalls.
+        counted = sum(result.cycles[name].values()) + result.stall_cycles[name]
+        self.layer_cycles_compared += len(counted)
+        self.layer_cycles_differing += int((result.elapsed_cycles[name] - counted != _command_cycles()).sum())
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of the report."""
+        from hwsim import verification
+
+        integer_model = verification.combine(self.name, self.against_integer_model)
+        comparisons = [integer_model]
+        if self.against_torch:
+            comparisons.insert(0, verification.combine(self.name, self.against_torch))
+        total = verification.combine(self.name, comparisons)
+        labels = None if self.reference is None else self.reference.labels[: len(self.predicted)]
+        return {
+            "assignment": self.name,
+            "images": len(self.predicted),
+            "accuracy_rtl": None if labels is None else _accuracy(self.predicted, labels),
+            "codes_compared": total.codes_compared,
+            "mismatches": total.mismatches,
+            "mismatches_against_integer_model": integer_model.mismatches,
+            "first_mismatch": _first(total),
+            "cycles_per_image": max(self.cycles),
+            "cycles_predicted": self.predicted_cycles,
+            "cycle_counts_compared": self.layer_cycles_compared,
+            "cycle_counts_differing": self.layer_cycles_differing,
+            "stall_cycles": self.stall_cycles,
+            "weight_memory_bits_read": max(self.weight_words_read) * self.program.machine.weight_port_bits,
+            "weight_memory_bits_predicted": self.program.weight_bits_read(self.name),
+            "layers_exact": self.part.layers_exact,
+            "layers_displaced": self.part.layers_displaced,
+        }
+
+
+def _command_cycles() -> int:
+    from sim_tests.simulate import COMMAND_CYCLES
+
+    return COMMAND_CYCLES
+
+
+def _simulate_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _table(
+        (
+            "assignment",
+            "images",
+            "hardware %",
+            "codes compared",
+            "mismatches",
+            "cycles an image",
+            "predicted",
+            "cycle counts differing",
+        ),
+        (
+            (
+                row["assignment"],
+                row["images"],
+                _percent(row["accuracy_rtl"]),
+                f"{row['codes_compared']:,}",
+                f"{row['mismatches']:,}",
+                f"{row['cycles_per_image']:,}",
+                f"{row['cycles_predicted']:,}",
+                f"{row['cycle_counts_differing']:,} of {row['cycle_counts_compared']:,}",
+            )
+            for row in rows
+        ),
+    )
 
 
 def _estimate(options: argparse.Namespace) -> Result:
