@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.checks import check_count, check_power_of_two
+from rtl.leaves.accumulate_step import AccumulateStep, Ecp5AccumulateStep
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.targets import target_of
 
 
 class Accumulator(wiring.Component):
@@ -95,11 +97,17 @@ class Accumulator(wiring.Component):
 
         updated = Signal(word_bits, reset_less=True)
         results = []
+        leaf = Ecp5AccumulateStep if target_of(platform).carry_cells else AccumulateStep
         for column in range(self.columns):
-            old = stored.read_data.word_select(column, self.accumulator_bits).as_signed()
-            old = Mux(clears, 0, Mux(doubles, old << 1, old))
-            plane_sum = sums.word_select(column, self.sum_bits)
-            results.append(Mux(subtracts, old - plane_sum, old + plane_sum)[: self.accumulator_bits])
+            m.submodules[f"step_{column}"] = step = leaf(self.sum_bits, self.accumulator_bits)
+            m.d.comb += [
+                step.old.eq(stored.read_data.word_select(column, self.accumulator_bits)),
+                step.plane_sum.eq(sums.word_select(column, self.sum_bits)),
+                step.clears.eq(clears),
+                step.doubles.eq(doubles),
+                step.subtracts.eq(subtracts),
+            ]
+            results.append(step.updated)
         m.d.sync += updated.eq(Cat(results))
 
         write_address = delay(self.address, "address", reads + 1)

@@ -10,6 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.checks import check_count, check_power_of_two
 from rtl.leaves.array_column import LANE_BITS, ArrayColumn, sum_bits
+from rtl.leaves.array_column_ecp5 import Ecp5ArrayColumn
+from rtl.targets import target_of
 
 
 class Array(wiring.Component):
@@ -102,7 +104,8 @@ class Array(wiring.Component):
             part = slice(k * group_size, (k + 1) * group_size)
             m.d.sync += word[part].eq(Mux(self.enable[k], self.activations[part], 0))
 
-        columns = [ArrayColumn(self.lanes, self.group_bits, max(self.slots)) for _ in range(self.columns)]
+        column_leaf = Ecp5ArrayColumn if target_of(platform).carry_cells else ArrayColumn
+        columns = [column_leaf(self.lanes, self.group_bits, max(self.slots)) for _ in range(self.columns)]
         joins = Signal(len(columns[0].joins))
         for level in range(columns[0].join_levels):
             wider = [index for index, bits in enumerate(self.slots) if bits > self.group_bits << level]

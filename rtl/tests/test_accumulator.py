@@ -4,9 +4,11 @@
 import random
 
 import pytest
+from amaranth.sim import Simulator
 
 from hwsim import spec
 from rtl.accumulator import Accumulator
+from rtl.leaves.accumulate_step import AccumulateStep, Ecp5AccumulateStep
 from rtl.tests import simulate
 from rtl.tests.mutation import mutant
 
@@ -129,16 +131,62 @@ def test_weights_of_every_width_plane_by_plane():
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("Mux(subtracts, old - plane_sum", "Mux(subtracts, old + ~plane_sum"),
-        ("old << 1, old", "old, old << 1"),
-        ("Mux(clears, 0, ", "Mux(0, 0, "),
-        ("self.accumulator_bits).as_signed()", "self.accumulator_bits - 1).as_signed()"),
         ('delay(self.address, "address", reads + 1)', 'delay(self.address, "address", reads)'),
+        ("step.doubles.eq(doubles)", "step.doubles.eq(subtracts)"),
+        ("word_select(column, self.sum_bits)", "word_select(0, self.sum_bits)"),
     ],
 )
 def test_a_wrong_one_is_caught(right, wrong):
     component = mutant(Accumulator, right, wrong)(COLUMNS, SUM_BITS, ACCUMULATOR_BITS, DEPTH)
     assert mismatches(component, draw(300, seed=2)) > 0
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("kept - self.plane_sum", "kept + ~self.plane_sum"),
+        ("Cat(Const(0, 1), self.old[:-1])", "Cat(self.old[0], self.old[:-1])"),
+        ("Mux(self.clears, 0, ", "Mux(0, 0, "),
+    ],
+)
+def test_a_wrong_step_is_caught(right, wrong, monkeypatch):
+    monkeypatch.setattr("rtl.accumulator.AccumulateStep", mutant(AccumulateStep, right, wrong))
+    assert mismatches(Accumulator(COLUMNS, SUM_BITS, ACCUMULATOR_BITS, DEPTH), draw(300, seed=2)) > 0
+
+
+def step_mismatches(component, plane_sum_bits, accumulator_bits):
+    """Return how many of all inputs (of tiny widths) differ from the contract, wrapped to the width."""
+    wrong, mask = 0, (1 << accumulator_bits) - 1
+
+    async def process(context):
+        nonlocal wrong
+        flags = [(clears, doubles, subtracts) for clears in (0, 1) for doubles in (0, 1) for subtracts in (0, 1)]
+        for clears, doubles, subtracts in flags:
+            context.set(component.clears, clears)
+            context.set(component.doubles, doubles)
+            context.set(component.subtracts, subtracts)
+            for old in range(1 << accumulator_bits):
+                context.set(component.old, old)
+                for plane_sum in range(1 << plane_sum_bits):
+                    context.set(component.plane_sum, plane_sum)
+                    await context.delay(1e-9)
+                    right = spec.accumulate(0 if clears else old, plane_sum, doubles, subtracts) & mask
+                    wrong += context.get(component.updated) != right
+
+    simulator = Simulator(component)
+    simulator.add_testbench(process)
+    simulator.run()
+    return wrong
+
+
+@pytest.mark.parametrize("leaf", [AccumulateStep, Ecp5AccumulateStep])
+def test_both_steps_equal_the_contract_for_every_input(leaf):
+    assert step_mismatches(leaf(3, 5), 3, 5) == 0
+
+
+def test_a_wrong_step_in_carry_cells_is_caught():
+    wrong = mutant(Ecp5AccumulateStep, "Position(SEPARATOR, self.subtracts)", "Position(SEPARATOR)")
+    assert step_mismatches(wrong(3, 5), 3, 5) > 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""What the hardware may be built from: portable logic, or the cells of one FPGA family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of FPGA; given to Amaranth as the platform, so that the leaves see it when they are elaborated.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    carry_cells : bool
+        The array and the accumulator use CCU2C cells, see ``rtl.leaves.carry_chain``.
+    block_ram : bool
+        Memories use DP16KD cells with their output registers, see ``rtl.leaves.memory``.
+    """
+
+    name: str
+    carry_cells: bool = False
+    block_ram: bool = False
+
+
+PORTABLE = Target("portable")
+"""Plain logic for every tool; the form that the leaves of the other targets are proved equal to."""
+
+ECP5 = Target("ecp5", carry_cells=True, block_ram=True)
+"""Lattice ECP5, through yosys and nextpnr."""
+
+TARGETS = {target.name: target for target in (PORTABLE, ECP5)}
+
+
+def target_of(platform: object) -> Target:
+    """Return the target that Amaranth's ``platform`` argument stands for: portable unless it is a ``Target``."""
+    return platform if isinstance(platform, Target) else PORTABLE
