@@ -150,9 +150,9 @@ def requantize(
     images, channels, height, width = accumulators.shape
     flat = (images, channels, height * width)
     skips = np.empty((0, 1, 1), np.int16) if skip is None else np.ascontiguousarray(skip).reshape(flat)
-    out = np.empty(flat, FORM_DTYPES[form])
+    out = np.empty(flat, np.int32)
     kernels.requantize_tensor(
-        np.ascontiguousarray(accumulators).reshape(flat),
+        np.ascontiguousarray(accumulators, np.int32).reshape(flat),
         skips,
         table.multiplier,
         table.skip_multiplier,
@@ -162,7 +162,7 @@ def requantize(
         table.high,
         out,
     )
-    return out.reshape(accumulators.shape)
+    return out.reshape(accumulators.shape).astype(FORM_DTYPES[form], copy=False)
 
 
 def logits(

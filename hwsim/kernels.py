@@ -4,7 +4,7 @@ Private to ``hwsim``; the typed functions around them are in ``layers``, ``engin
 this module only when they run, so that ``import hwsim`` stays free of the compiler. Numba's integers wrap silently:
 whoever calls a kernel has checked that no 64-bit integer can overflow.
 
-The integer arithmetic is not written here: ``switch`` and ``requantize`` are the functions of ``spec``, compiled.
+The integer arithmetic is not written here: ``requantize`` is the function of ``spec``, compiled.
 """
 
 from __future__ import annotations
@@ -18,27 +18,21 @@ from numba.extending import register_jitable
 from hwsim import spec
 
 _njit = functools.partial(numba.njit, cache=True, nogil=True)
+# Numba's cache does not see that ``spec`` changed, so what calls it is compiled anew in every process.
+_njit_of_spec = functools.partial(numba.njit, nogil=True)
 
-for _name in ("round_shift", "signed_high", "switch", "clamp", "scale_accumulator", "requantize"):
-    register_jitable(getattr(spec, _name))
+for _function in (spec.clamp, spec.scale_accumulator, spec.requantize):
+    register_jitable(_function)
 
 _requantize = spec.requantize
-_switch = spec.switch
 
 
-@_njit
-def switch_codes(codes, stored_bits, target_bits, out):
-    """Write ``spec.switch`` of every code (flat int8) to ``out`` (flat int16)."""
-    for index in range(codes.size):
-        out[index] = _switch(np.int64(codes[index]), stored_bits, target_bits)
-
-
-@_njit
+@_njit_of_spec
 def requantize_tensor(accumulators, skips, multiplier, skip_multiplier, addend, shift, low, high, out):
     """Write ``spec.requantize`` of every element to ``out``.
 
-    ``accumulators`` and ``out`` are (images, channels, pixels); ``skips`` too, or has no images if there is no skip;
-    the tables are int64 (channels,) or (1,), shared by all channels then.
+    ``accumulators`` and ``out`` are int32 (images, channels, pixels); ``skips`` int16 too, or has no images if there
+    is no skip; the tables are int64 (channels,) or (1,), shared by all channels then.
     """
     images, channels, pixels = accumulators.shape
     with_skip = skips.shape[0] > 0
@@ -101,7 +95,7 @@ def pool_windows(padded, kernel_height, kernel_width, stride, maximum, out):
                     total = 0
                     for row in range(kernel_height):
                         for column in range(kernel_width):
-                            code = padded[image, channel, y * stride + row, x * stride + column]
+                            code = np.int64(padded[image, channel, y * stride + row, x * stride + column])
                             total = max(total, code) if maximum else total + code
                     out[image, channel, y, x] = total
 
@@ -236,6 +230,31 @@ def _addend_limits(m, k, acc_low, acc_high, skip_low, skip_high, sum_low, sum_hi
 
 
 @_njit
+def _select(values, count, rank):
+    """Return the element of ``rank`` in ascending order among the first ``count``, reordering them (Hoare)."""
+    first, last = np.int64(0), count - 1
+    while first < last:
+        pivot = values[(first + last) >> 1]
+        left, right = first, last
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while values[right] > pivot:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if rank <= right:
+            last = right
+        elif rank >= left:
+            first = left
+        else:
+            break
+    return values[rank]
+
+
+@_njit
 def _median_addend(m, k, s, acc_low, acc_high, skip_low, low, thresholds, inner, row_step, work):
     """Return the B that minimises the summed distance to the intervals of B that each threshold allows."""
     skips, steps = thresholds.shape
@@ -257,8 +276,7 @@ def _median_addend(m, k, s, acc_low, acc_high, skip_low, low, thresholds, inner,
             work[count + 1] = least + m - 1
             count += 2
             lows += 1
-    rank = max(lows - 1, 0)
-    return np.partition(work[:count], rank)[rank]
+    return _select(work, count, max(lows - 1, 0))
 
 
 @_njit
@@ -295,6 +313,24 @@ def _count_displaced(m, k, b, s, acc_low, acc_high, skip_low, low, thresholds, r
 
 
 @_njit
+def _finest_shift(alpha, kappa, m_high, k_low, k_high, s_max):
+    """Return the largest shift at which M and K still fit, 0 if they fit at none."""
+    s = 0
+    while s < s_max:
+        scaled, skip_scaled = np.rint(alpha * 2.0 ** (s + 1)), np.rint(kappa * 2.0 ** (s + 1))
+        if scaled > m_high or skip_scaled > k_high or skip_scaled < k_low:
+            break
+        s += 1
+    return s
+
+
+@_njit
+def _nearest(value, s, low, high):
+    """Return ``value * 2**s`` rounded, within ``low .. high``."""
+    return np.int64(min(max(np.rint(value * 2.0**s), float(low)), float(high)))
+
+
+@_njit
 def search_tables(
     alphas, kappas, betas, acc_lows, acc_highs, skip_low, skip_high, low, high, limits, offsets, skip_offsets, out
 ):
@@ -308,22 +344,17 @@ def search_tables(
     inner = np.empty((skips, 2), np.int64)
     work = np.empty(2 * skips * (steps + 1), np.int64)
     nearer, farther = np.empty(steps, np.int64), np.empty(steps, np.int64)
+    every_row = np.int64(1)
     for channel in range(alphas.size):
         alpha, kappa, beta = alphas[channel], kappas[channel], betas[channel]
         acc_low, acc_high = acc_lows[channel], acc_highs[channel]
         m_high, k_low, k_high, sum_low, sum_high, s_max = limits[channel]
+        row = out[channel]
+        row[3] = -1
         _fill_thresholds(alpha, kappa, beta, acc_low, acc_high, skip_low, low, thresholds, inner)
-        out[channel, 3] = -1
-        s_top = -1
-        found = False
-        for s in range(s_max + 1):
-            scaled, skip_scaled = np.rint(alpha * 2.0**s), np.rint(kappa * 2.0**s)
-            fits = scaled <= m_high and k_low <= skip_scaled <= k_high
-            if not fits and s > 0:
-                break
-            s_top = s
-            m_near = np.int64(min(scaled, float(m_high)))
-            k_near = np.int64(min(max(skip_scaled, float(k_low)), float(k_high)))
+        s_finest = _finest_shift(alpha, kappa, m_high, k_low, k_high, s_max)
+        for s in range(s_finest + 1):
+            m_near, k_near = _nearest(alpha, s, 0, m_high), _nearest(kappa, s, k_low, k_high)
             for candidate in range(offsets.size):
                 m, k = m_near + offsets[candidate], k_near + skip_offsets[candidate]
                 if m < 0 or m > m_high or k < k_low or k > k_high:
@@ -333,25 +364,20 @@ def search_tables(
                     m, k, s, acc_low, acc_high, skip_low, low, thresholds, inner, b_low, b_high
                 )
                 if b_low <= b_high:
-                    ideal = min(max((beta + 0.5) * 2.0**s, float(sum_low)), float(sum_high))
-                    b = min(max(np.int64(np.rint(ideal)), b_low), b_high)
-                    out[channel] = np.array([m, k, b, s, 0, 0])
-                    found = True
+                    row[0], row[1], row[3], row[4], row[5] = m, k, s, 0, 0
+                    row[2] = min(max(_nearest(beta + 0.5, s, sum_low, sum_high), b_low), b_high)
                     break
-            if found:
+            if row[3] >= 0:
                 break
-        if found:
+        if row[3] >= 0:
             continue
         # No exact table fits: compare a few of the finest ones on some rows, and count the best on all.
         row_step = 16 if skips > 16 else 1
         fewest = np.int64(-1)
         levels = 0
-        for s in range(s_top, -1, -1):
-            if levels == 2:
-                break
+        for s in range(s_finest, -1, -1):
             fitted = False
-            m_near = np.int64(min(np.rint(alpha * 2.0**s), float(m_high)))
-            k_near = np.int64(min(max(np.rint(kappa * 2.0**s), float(k_low)), float(k_high)))
+            m_near, k_near = _nearest(alpha, s, 0, m_high), _nearest(kappa, s, k_low, k_high)
             for candidate in range(offsets.size):
                 m, k = m_near + offsets[candidate], k_near + skip_offsets[candidate]
                 far = abs(offsets[candidate]) > 1 or abs(skip_offsets[candidate]) > 1
@@ -368,14 +394,16 @@ def search_tables(
                 )
                 if fewest < 0 or pairs < fewest:
                     fewest = pairs
-                    out[channel] = np.array([m, k, b, s, 0, 0])
+                    row[0], row[1], row[3] = m, k, s
             levels += fitted
-        if fewest >= 0:
-            m, k, b, s = out[channel, 0], out[channel, 1], out[channel, 2], out[channel, 3]
-            b_low, b_high = _addend_limits(m, k, acc_low, acc_high, skip_low, skip_high, sum_low, sum_high)
-            b = _median_addend(m, k, s, acc_low, acc_high, skip_low, low, thresholds, inner, 1, work)
-            b = min(max(b, b_low), b_high)
-            pairs, largest = _count_displaced(
-                m, k, b, s, acc_low, acc_high, skip_low, low, thresholds, 1, nearer, farther
-            )
-            out[channel, 2], out[channel, 4], out[channel, 5] = b, pairs, largest
+            if levels == 2:
+                break
+        if fewest < 0:
+            continue
+        m, k, s = row[0], row[1], row[3]
+        b_low, b_high = _addend_limits(m, k, acc_low, acc_high, skip_low, skip_high, sum_low, sum_high)
+        b = _median_addend(m, k, s, acc_low, acc_high, skip_low, low, thresholds, inner, every_row, work)
+        row[2] = min(max(b, b_low), b_high)
+        row[4], row[5] = _count_displaced(
+            m, k, row[2], s, acc_low, acc_high, skip_low, low, thresholds, every_row, nearer, farther
+        )

@@ -18,5 +18,13 @@ def mutant(module_name, *changes):
     return changed
 
 
-INTERPRETED = ("functools.partial(numba.njit, cache=True, nogil=True)", "(lambda function: function)")
+INTERPRETED = ("import numba\n", "from hwsim.tests.mutation import uncompiled as numba\n")
 """Change of ``hwsim.kernels`` that leaves its kernels plain Python: slow, but changed in no time."""
+
+
+class uncompiled:
+    """Stands for the module ``numba``."""
+
+    @staticmethod
+    def njit(function, **options):
+        return function

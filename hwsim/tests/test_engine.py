@@ -1,0 +1,162 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwsim import engine
+from hwsim.assignments import standard_assignments
+from hwsim.network import uniform_assignment
+from hwsim.precision import CATALOG, WidthSet
+from hwsim.random_network import (
+    AveragePool,
+    Convolution,
+    Hidden,
+    MaximumPool,
+    Residual,
+    random_assignment,
+    random_images,
+    random_network,
+)
+from hwsim.requantize import LayerRequantizers, build_requantizers
+from hwsim.tests import reference
+from hwsim.tests.mutation import INTERPRETED, mutant
+from hwsim.verification import compare
+
+TINY = (
+    Convolution(channels=4),
+    Residual(channels=4),
+    Residual(channels=6, stride=2),
+    MaximumPool(kernel=2, stride=1, padding=1),
+    Convolution(channels=5, kernel=(3, 1), padding=0, batch_norm=False),
+    AveragePool(kernel=2, stride=1),
+    AveragePool(),
+    Hidden(features=7),
+)
+SETS = {**CATALOG, "3-1": WidthSet((3, 1)), "8-5-1": WidthSet((8, 5, 1))}
+
+
+@pytest.fixture(params=SETS, scope="module")
+def network(request):
+    return random_network(31, SETS[request.param], (2, 6, 5), TINY, classes=5)
+
+
+def differences(network, assignments, images):
+    total = 0
+    for assignment in assignments:
+        tables = build_requantizers(network, assignment)
+        wanted = reference.run(network, assignment, tables, images)
+        found = engine.run(network, assignment, tables, images)
+        assert list(found) == list(wanted)
+        assert compare(assignment.name, wanted, wanted).equal
+        total += compare(assignment.name, wanted, found).mismatches
+    return total
+
+
+def test_the_engine_is_the_reference(network):
+    assignments = [*standard_assignments(network), random_assignment(network, 1)]
+    assert differences(network, assignments, random_images(network.image_shape, 3, 8)) == 0
+
+
+def test_forms_and_dtypes(network):
+    assignment = uniform_assignment(network, network.width_set.highest)
+    stored = engine.run(
+        network, assignment, build_requantizers(network, assignment), random_images(network.image_shape, 2, 0)
+    )
+    assert [key for key in stored if key[0].startswith("block2")] == [
+        ("block2_a", "code"),
+        ("block2_shortcut", "skip"),
+        ("block2_b", "code"),
+    ]
+    assert ("block1_b", "code") in stored and ("block1_b", "skip") not in stored
+    assert ("conv1", "skip") in stored and ("conv1", "code") in stored
+    for (tensor, form), array in stored.items():
+        assert array.dtype == {"code": np.uint8, "skip": np.int16, "logits": np.int32}[form]
+        assert array.shape == (2, *network.shape(tensor))
+        if form == "code":
+            assert array.max() < 2 ** assignment.code_bits(tensor)
+    assert stored["block2_shortcut", "skip"].min() < 0
+
+
+@pytest.mark.parametrize(
+    ("module", "change"),
+    [
+        ("engine", ("accumulators, skip, table, form)", "accumulators, None, table, form)")),
+        ("engine", ("requantize(stored[layer.name, \"skip\"], None, table", "requantize(accumulators, None, table")),
+        ("kernels", ("_requantize(accumulator, skip, m", "_requantize(accumulator, -skip, m")),
+        ("kernels", ("max(total, code) if maximum", "min(total, code) if maximum")),
+    ],
+)  # fmt: skip
+def test_a_wrong_engine_is_caught(module, change, monkeypatch):
+    made = random_network(31, CATALOG["8-4"], (2, 6, 5), TINY, classes=5)
+    images = random_images(made.image_shape, 1, 8)
+    assignments = standard_assignments(made)[:1]
+    if module == "engine":
+        monkeypatch.setattr(engine, "run", mutant("hwsim.engine", change).run)
+    else:
+        changed = mutant("hwsim.kernels", INTERPRETED, change)
+        for name in ("requantize_tensor", "pool_windows"):
+            monkeypatch.setattr(f"hwsim.kernels.{name}", getattr(changed, name))
+    assert differences(made, assignments, images)
+
+
+@pytest.fixture(scope="module")
+def small():
+    made = random_network(3, CATALOG["8-4-2"])
+    assignment = uniform_assignment(made, 4)
+    return made, assignment, build_requantizers(made, assignment)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        ([[0]], TypeError, "images must be a NumPy array, not list"),
+        (np.zeros((1, 1, 8, 8)), ValueError, r"images must be uint8 codes 0 \.\. 255, not float64"),
+        (np.zeros((1, 1, 8, 8), np.int8), ValueError, r"images must be uint8 codes 0 \.\. 255, not int8"),
+        (np.zeros((1, 8, 8), np.uint8), ValueError, r"shape \(n, 1 x 8 x 8\) with n at least 1, not \(1, 8, 8\)"),
+        (np.zeros((1, 1, 8, 9), np.uint8), ValueError, r"shape \(n, 1 x 8 x 8\) .* not \(1, 1, 8, 9\)"),
+        (np.zeros((0, 1, 8, 8), np.uint8), ValueError, r"with n at least 1, not \(0, 1, 8, 8\)"),
+    ],
+)
+def test_bad_images_are_refused(small, images, error, message):
+    for function in (engine.run, engine.logits):
+        with pytest.raises(error, match=message):
+            function(*small, images)
+
+
+def test_tables_of_another_width_are_refused(small):
+    made, assignment, tables = small
+    images = random_images(made.image_shape, 1, 0)
+    others = build_requantizers(made, uniform_assignment(made, 2))
+    with pytest.raises(ValueError, match="layer conv1: its requantizer makes codes up to 3, not 4 bits"):
+        engine.run(made, assignment, others, images)
+    with pytest.raises(ValueError, match="layer block1_a: has no requantizer"):
+        engine.run(made, assignment, {k: v for k, v in tables.items() if k != "block1_a"}, images)
+    with pytest.raises(ValueError, match="layer block2_a: has 12 channels, but its requantizer 8"):
+        engine.run(made, assignment, {**tables, "block2_a": tables["block1_a"]}, images)
+    with pytest.raises(ValueError, match="layer conv1: its requantizers do not make the forms that W4A4 stores"):
+        engine.run(made, assignment, {**tables, "conv1": LayerRequantizers(tables["conv1"].primary)}, images)
+    with pytest.raises(ValueError, match="assignment W4A4 belongs to another network"):
+        engine.run(random_network(3, CATALOG["8-4-2"]), assignment, tables, images)
+
+
+def test_a_sum_beyond_64_bits_is_refused(small):
+    table = small[2]["conv1"].primary
+    huge = replace(table, addend=np.full(8, 2**62))
+    wide = replace(table, multiplier=np.full(8, 2**40))
+    accumulators = np.full((1, 8, 1, 1), 2**23, np.int32)
+    for bad in (wide, replace(huge, multiplier=np.full(8, 2**39)), replace(table, shift=np.full(8, 63))):
+        with pytest.raises(ValueError, match=r"must fit 64 bits, its shift 0 \.\. 62"):
+            engine.requantize(accumulators, None, bad, "code")
+    assert engine.requantize(accumulators, None, huge, "code").max() == 255
+
+
+def test_logits_in_batches_are_those_of_one_run(small):
+    images = random_images((1, 8, 8), 7, 4)
+    whole = engine.run(*small, images)["logits", "logits"]
+    parts = engine.logits(*small, images, batch=3)
+    assert parts.shape == (7, 10) and (parts == whole[:, :, 0, 0]).all()
+    assert (engine.classify(whole) == engine.classify(parts)).all()
+
+
+def test_classify_takes_the_first_of_equals():
+    assert engine.classify(np.array([[1, 5, 5], [-3, -9, -3], [0, 0, 1]], np.int32)).tolist() == [1, 0, 2]
