@@ -68,8 +68,8 @@ class _DoubleRounding(torch.autograd.Function):
         quotient = weight / step
         # A bipolar weight stands for half of the stored range, which is four of its steps wide.
         low, high = (-2, 2) if target_bits == 1 else (spec.signed_low(target_bits), spec.signed_high(target_bits))
-        inside = (quotient >= low) & (quotient <= high)
-        ctx.save_for_backward(inside, codes - quotient * inside)
+        inside = quotient.clamp(low, high).eq_(quotient)
+        ctx.save_for_backward(inside, codes - quotient.mul_(inside))
         return codes * step
 
     @staticmethod
@@ -84,8 +84,8 @@ class _QuantizeActivation(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         codes = activation_codes(values, scale, low, high)
         quotient = values / scale
-        inside = (quotient >= low) & (quotient <= high)
-        ctx.save_for_backward(inside, codes - quotient * inside)
+        inside = quotient.clamp(low, high).eq_(quotient)
+        ctx.save_for_backward(inside, codes - quotient.mul_(inside))
         return codes * scale
 
     @staticmethod

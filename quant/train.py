@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +124,16 @@ class TrainingConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> TrainingConfig:
-        """Return the configuration written by :meth:`to_json`."""
+        """Return the configuration written by :meth:`to_json`.
+
+        Raises
+        ------
+        ValueError
+            If an entry is not known, or the widths are no list.
+        """
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"a training configuration must have no entry {unknown[0]!r}")
         widths = values.get("widths")
         if not isinstance(widths, list):
             raise ValueError(f"widths must be a list, not {widths!r}")
@@ -171,6 +180,10 @@ def cosine(peak: float, step: int, steps: int, warm_up: int = 0) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
+def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
 def train_float(
     model: nn.Module, images: Tensor, labels: Tensor, config: TrainingConfig, epochs: int, progress: Progress
 ) -> None:
@@ -184,7 +197,7 @@ def train_float(
     labels : int64 tensor of shape (n,)
     """
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = _adam(model.parameters(), config.learning_rate, config.weight_decay)
     per_epoch = math.ceil(len(images) / config.batch_size)
     step = 0
     model.train()
@@ -211,9 +224,7 @@ def train_jointly(
     groups = parameter_groups(model)
     step = JointStep(
         model=model,
-        weight_optimizer=torch.optim.AdamW(
-            groups.others, lr=config.joint_learning_rate, weight_decay=config.weight_decay
-        ),
+        weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
         scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
         alrs_decay=config.alrs_decay,
         distillation=config.distillation,
