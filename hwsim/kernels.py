@@ -92,7 +92,7 @@ def pool_windows(padded, kernel_height, kernel_width, stride, maximum, out):
         for channel in range(channels):
             for y in range(out_height):
                 for x in range(out_width):
-                    total = 0
+                    total = np.int64(0)
                     for row in range(kernel_height):
                         for column in range(kernel_width):
                             code = np.int64(padded[image, channel, y * stride + row, x * stride + column])

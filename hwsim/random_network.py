@@ -249,6 +249,7 @@ class _Builder:
             skip=sketch.skip,
             output=OutputScales(),
         )
+        self._check_fit(name, source, kernel, layer.padding)
         self._finish(layer, sketch.batch_norm, makes_logits=False)
 
     def add_linear(self, features: int, name: str, *, makes_logits: bool) -> None:
@@ -276,6 +277,7 @@ class _Builder:
         layer = AveragePool2d(
             name=self.unused_name("average"), input=source, kernel=kernel, stride=stride, output=OutputScales()
         )
+        self._check_fit(layer.name, source, kernel, 0)
         values = {}
         for bits in self.width_set:
             codes, scale = self._quantized(source, bits)
@@ -292,6 +294,7 @@ class _Builder:
             stride=stride,
             padding=sketch.padding,
         )
+        self._check_fit(layer.name, source, layer.kernel, layer.padding)
         values = {}
         for bits in self.width_set:
             codes, scale = self._quantized(source, bits)
@@ -300,6 +303,11 @@ class _Builder:
         self._values[layer.name] = values
         self._scales[layer.name] = self._scales[source]
         self.last = layer.name
+
+    def _check_fit(self, name: str, source: str, kernel: tuple[int, int], padding: int) -> None:
+        height, width = self._values[source][self.width_set.highest].shape[2:]
+        if kernel[0] > height + 2 * padding or kernel[1] > width + 2 * padding:
+            raise ValueError(f"layer {name}: a kernel of {kernel} does not fit into {source} of {height} x {width}")
 
     def _stored_bits(self, pinned: bool) -> int:
         return PINNED_BITS if pinned else self.width_set.highest
