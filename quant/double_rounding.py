@@ -11,7 +11,6 @@ paper plots; taken literally, it would push the scales uphill.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from hwsim.precision import WidthSet
 from quant.layers import OutputQuantizer, QuantMaxPool2d
-from quant.switchable import SwitchableNetwork, Widths, set_width
+from quant.switchable import SwitchableNetwork, set_width
 
 
 @dataclass(frozen=True)
@@ -147,21 +146,12 @@ class JointStep:
         Of everything but the scales.
     scale_optimizer : ScaleOptimizer
     alrs_decay : float
-    distillation : float
-        Weight of the highest width's soft labels in the loss of the other widths, 0 .. 1.
-    mixed_probability : float
-        Probability of one more pass, at widths drawn for every layer and tensor; 0 .. 1.
-    generator : random.Random
-        Draws the mixed widths.
     """
 
     model: SwitchableNetwork
     weight_optimizer: torch.optim.Optimizer
     scale_optimizer: ScaleOptimizer
     alrs_decay: float
-    distillation: float
-    mixed_probability: float
-    generator: random.Random
 
     def run(self, images: Tensor, labels: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
         """Train on one mini-batch at every width, and return the mean loss of the widths.
@@ -176,31 +166,15 @@ class JointStep:
         for group in self.weight_optimizer.param_groups:
             group["lr"] = learning_rate
         width_set = self.model.width_set
-        rates = scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay)
-        teacher: Tensor | None = None
         total = 0.0
-        for bits in width_set:
-            logits, loss = self._pass(images, labels, bits, rates[bits], teacher)
-            teacher = logits if teacher is None else teacher
-            total += loss
-        if len(width_set) > 1 and self.generator.random() < self.mixed_probability:
-            widths = self.model.random_widths(self.generator)
-            self._pass(images, labels, widths, rates[width_set.widths[-1]], teacher)
+        for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
+            loss = F.cross_entropy(set_width(self.model, bits)(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.weight_optimizer.step()
+            self.scale_optimizer.set_learning_rate(rate)
+            self.scale_optimizer.step()
+            # None, not zero: scales and BatchNorm sets of other widths must not move on old momentum.
+            self.weight_optimizer.zero_grad(set_to_none=True)
+            self.scale_optimizer.zero_grad(set_to_none=True)
+            total += float(loss.detach())
         return total / len(width_set)
-
-    def _pass(
-        self, images: Tensor, labels: Tensor, width: int | Widths, scale_rate: float, teacher: Tensor | None
-    ) -> tuple[Tensor, float]:
-        logits = set_width(self.model, width)(images)
-        loss = F.cross_entropy(logits, labels)
-        if teacher is not None and self.distillation > 0:
-            soft = F.cross_entropy(logits, teacher.softmax(1))
-            loss = (1 - self.distillation) * loss + self.distillation * soft
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.weight_optimizer.step()
-        self.scale_optimizer.set_learning_rate(scale_rate)
-        self.scale_optimizer.step()
-        # None, not zero: scales and BatchNorm sets of other widths must not move on old momentum.
-        self.weight_optimizer.zero_grad(set_to_none=True)
-        self.scale_optimizer.zero_grad(set_to_none=True)
-        return logits.detach(), float(loss.detach())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,10 +50,6 @@ class TrainingConfig:
         lambda_b = lambda * alrs_decay**k.
     shift_pixels : int
         Training images are moved by up to this many pixels.
-    distillation : float
-        Weight of the highest width's soft labels in the loss of the other widths, 0 .. 1.
-    mixed_probability : float
-        Probability, for a mini-batch, of one more pass at widths drawn for every layer.
     compare_float : bool
         Whether the float network of the same total epochs is trained too.
     threads : int
@@ -80,8 +75,6 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     alrs_decay: float = 0.1
     shift_pixels: int = 1
-    distillation: float = 0.0
-    mixed_probability: float = 0.0
     compare_float: bool = True
     threads: int = 1
 
@@ -110,7 +103,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        for name in ("weight_decay", "alrs_decay", "distillation", "mixed_probability"):
+        for name in ("weight_decay", "alrs_decay"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
@@ -227,9 +220,6 @@ def train_jointly(
         weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
         scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
         alrs_decay=config.alrs_decay,
-        distillation=config.distillation,
-        mixed_probability=config.mixed_probability,
-        generator=random.Random(config.seed),
     )
     initialise_scales(model, images[:512])
     per_epoch = math.ceil(len(images) / config.batch_size)

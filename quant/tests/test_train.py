@@ -72,7 +72,7 @@ def test_an_architecture_for_other_images_is_refused():
 
 
 def test_configurations_survive_json():
-    config = TrainingConfig(widths=WidthSet((4, 3, 2)), seed=7, mixed_probability=0.25)
+    config = TrainingConfig(widths=WidthSet((4, 3, 2)), seed=7, alrs_decay=0.25)
     assert TrainingConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="must have no entry 'speed'"):
         TrainingConfig.from_json({**config.to_json(), "speed": 3})
