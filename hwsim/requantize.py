@@ -351,9 +351,7 @@ def _build_layer(
     where = f"layer {layer.name} at {assignment.name}"
     affine, code = fold(network, layer, assignment)
     low, high = accumulator_range(network, layer, assignment)
-    needed = spec.signed_bits(int(low.min()), int(high.max()))
-    if needed > ACCUMULATOR_BITS_MAX:
-        raise ValueError(f"{where}: its accumulator needs {needed} bits, and {ACCUMULATOR_BITS_MAX} is the most")
+    _check_accumulators(low, high, where)
     if isinstance(layer, WeightLayer) and layer.makes_logits:
         return LayerRequantizers(search_logits(affine, low, high, table_format, where))
     if isinstance(layer, AveragePool2d):
@@ -362,6 +360,12 @@ def _build_layer(
     skip_range = (0, 0) if layer.skip is None else network.skip_range(layer.skip)
     primary = search(affine, low, high, skip_range, table_format, where)
     return LayerRequantizers(primary, _search_code(network, layer, code, table_format, where))
+
+
+def _check_accumulators(low: NDArray[np.int64], high: NDArray[np.int64], where: str) -> None:
+    needed = spec.signed_bits(int(low.min()), int(high.max()))
+    if needed > ACCUMULATOR_BITS_MAX:
+        raise ValueError(f"{where}: its accumulator needs {needed} bits, and {ACCUMULATOR_BITS_MAX} is the most")
 
 
 def _search_code(
@@ -431,10 +435,11 @@ def search(
     Raises
     ------
     ValueError
-        If a channel has no table whose M, K, B, S and sum fit the format.
+        If an accumulator does not fit 32 bits, or a channel has no table whose M, K, B, S and sum fit the format.
     """
     from hwsim import kernels
 
+    _check_accumulators(accumulator_low, accumulator_high, where)
     channels = len(affine.alpha)
     mirrored = affine.alpha < 0
     multiplier_top = spec.signed_high(table_format.multiplier_bits)
@@ -444,7 +449,8 @@ def search(
     limits[:, 2] = spec.signed_high(table_format.skip_multiplier_bits)
     limits[:, 3] = spec.signed_low(table_format.addend_bits)
     limits[:, 4] = spec.signed_high(table_format.addend_bits)
-    limits[:, 5] = table_format.shift_max
+    # No k << S may leave 62 bits; only logits come near.
+    limits[:, 5] = min(table_format.shift_max, 61 - max(abs(affine.low), abs(affine.high)).bit_length())
     offsets, skip_offsets = _candidate_offsets(skip_range != (0, 0))
     accumulator_low = np.asarray(accumulator_low, np.int64)
     accumulator_high = np.asarray(accumulator_high, np.int64)

@@ -156,7 +156,7 @@ def test_changed_metadata_is_refused(path):
         (lambda c: c["layers"][0].pop("relu"), "the structure in the metadata lacks 'relu'"),
         (lambda c: c["layers"][0].update(kind="conv3d"), "its kind must be one of conv2d, .* not 'conv3d'"),
         (lambda c: c["layers"][0].update(shape=[8, 1, 9]), r"tensor conv1\.codes must have shape \(8, 1, 9\), not"),
-        (lambda c: c["layers"][0].update(code_widths=[8, 7, 6, 5, 4]), r"conv1\.output\.code_scales must have shape \(5,"),
+        (lambda c: c["layers"][0].update(code_widths=[8, 7, 6, 5, 4]), r"code_scales must have shape \(5,\), not"),
         (lambda c: c["layers"][0].update(stride=2), "a kernel of .* does not fit into"),
         (lambda c: c["layers"][1].update(input="x"), "layer block1_a: its input 'x' is not made by an earlier layer"),
         (lambda c: c["layers"].pop(), "tensor logits.* belongs to no layer of the structure"),

@@ -7,7 +7,7 @@ import pytest
 
 from hwsim import engine, kernels, layers, requantize, spec
 from hwsim.assignments import standard_assignments
-from hwsim.network import AveragePool2d, MaxPool2d, Network, OutputScales, WeightLayer, uniform_assignment
+from hwsim.network import AveragePool2d, Linear, MaxPool2d, Network, OutputScales, WeightLayer, uniform_assignment
 from hwsim.precision import CATALOG
 from hwsim.random_network import (
     SMALL,
@@ -344,6 +344,32 @@ def test_a_sum_that_fits_nowhere_is_refused_by_name():
     affine = Affine(alpha=np.array([5.0]), kappa=np.array([0.0]), beta=np.array([0.0]), low=0, high=255)
     with pytest.raises(ValueError, match=r"conv7: channel 0 \(alpha 5, beta 0\) has no requantizer whose sum fits 16"):
         search(affine, np.array([-(2**29)]), np.array([2**29]), (0, 0), RequantizerFormat(addend_bits=16), "conv7")
+
+
+def test_an_accumulator_beyond_32_bits_is_refused_by_name():
+    affine = Affine(alpha=np.array([5.0]), kappa=np.array([0.0]), beta=np.array([0.0]), low=0, high=255)
+    with pytest.raises(ValueError, match="conv7: its accumulator needs 33 bits, and 32 is the most"):
+        search(affine, np.array([0]), np.array([2**31]), (0, 0), RequantizerFormat(), "conv7")
+    wide = Linear(
+        name="logits",
+        input="image",
+        codes=np.full((2, 70000), 127, np.int8),
+        stored_bits=8,
+        weight_scale=np.full(2, 1e-9, np.float32),
+        output=OutputScales(logit=0.1),
+    )
+    made = Network(width_set=CATALOG["8"], image_shape=(7, 100, 100), layers=(wide,))
+    with pytest.raises(ValueError, match="layer logits at W8A8: its accumulator needs 33 bits, and 32 is the most"):
+        build_requantizers(made, uniform_assignment(made, 8))
+
+
+def test_large_logits_with_small_slopes_do_not_overflow_the_search():
+    for alpha, beta in ((1e-9, 2.0**30), (1e-3, -(2.0**31) + 10), (3e-7, 2.0**29 + 0.25)):
+        affine, low, high, table_format = logit_case(alpha, beta, multiplier_bits=32, addend_bits=62, shift_max=52)
+        table = search_logits(affine, low, high, table_format)
+        assert fits(table, table_format, low, high, (0, 0))
+        assert table.certificate == brute_certificate(affine, table, low, high, (0, 0))
+        assert table.certificate.exact
 
 
 def test_not_finite_parameters_are_refused():

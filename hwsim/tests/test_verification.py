@@ -117,3 +117,11 @@ def test_comparisons_combine():
     whole = combine("W8A8", parts)
     assert (whole.codes_compared, whole.mismatches) == (780, 2)
     assert whole.first.image == 1
+
+
+def test_a_mismatch_as_plain_values():
+    first = Mismatch("W8A8", "conv1", "code", 3, 2, 1, 0, 7, 9)
+    assert first.to_json() == {
+        "assignment": "W8A8", "tensor": "conv1", "form": "code", "image": 3, "channel": 2, "row": 1, "column": 0,
+        "expected": 7, "found": 9, "told": "conv1 (code), image 3, channel 2, row 1, column 0: 9 instead of 7",
+    }  # fmt: skip
