@@ -78,7 +78,7 @@ _Value: TypeAlias = "_Draft | str"
 def prepare(
     model: nn.Module, widths: WidthSet | tuple[int, ...], image_shape: Shape | None = None
 ) -> SwitchableNetwork:
-    """Return the switchable network of a float model; weights and BatchNorm parameters are copied.
+    """Return the switchable network of a float model; weights and BatchNorm parameters are copied, as float32.
 
     Parameters
     ----------
@@ -102,7 +102,8 @@ def prepare(
     parameter = next(model.parameters(), torch.zeros(0))
     converter = _Converter(_traced(model, torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)))
     converter.run()
-    return converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2]))).to(parameter.device)
+    network = converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2])))
+    return network.to(device=parameter.device, dtype=torch.float32)
 
 
 def _traced(model: nn.Module, image: Tensor) -> fx.GraphModule:

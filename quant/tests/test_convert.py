@@ -101,6 +101,12 @@ def test_the_model_and_its_batch_norm_are_left_as_they_were():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_model_in_double_precision_becomes_float32():
+    prepared = prepare(Everything().double(), (8, 2), (2, 12, 12))
+    assert {tensor.dtype for tensor in prepared.state_dict().values()} == {torch.float32, torch.int64}
+    export_network(prepared)
+
+
 def test_a_global_mean_is_global_average_pooling():
     class Model(nn.Module):
         def __init__(self):

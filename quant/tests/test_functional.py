@@ -83,10 +83,30 @@ def test_a_wrong_first_rounding_is_caught():
 
 @pytest.mark.parametrize(("low", "high"), [(0, spec.unsigned_high(bits)) for bits in range(1, 9)] + [(-128, 127)])
 def test_activation_codes_round_half_up_and_clamp(low, high):
+    assert activation_errors(functional, low, high) == []
+
+
+def activation_errors(module, low, high):
+    """Eighths of a step, ties included, from below to above the range."""
     eighths = range(8 * (low - 2), 8 * (high + 3))
     values = torch.tensor([number / 8 * 0.5 for number in eighths])
-    found = functional.activation_codes(values, torch.tensor(0.5), low, high).tolist()
-    assert found == [rounded(Fraction(number, 8), low, high) for number in eighths]
+    found = module.activation_codes(values, torch.tensor(0.5), low, high).tolist()
+    expected = [rounded(Fraction(number, 8), low, high) for number in eighths]
+    return [pair for pair in zip(eighths, found, expected, strict=True) if pair[1] != pair[2]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("return torch.floor(values + 0.5)", "return torch.round(values)"),
+        ("return torch.floor(values + 0.5)", "return torch.floor(values)"),
+        (".clamp_(low, high)", ".clamp_(max=high)"),
+        (".clamp_(low, high)", ".clamp_(min=low)"),
+    ],
+)
+def test_a_wrong_activation_rounding_is_caught(change):
+    changed = mutant("quant.functional", change)
+    assert activation_errors(changed, 0, 3) and activation_errors(changed, -128, 127)
 
 
 @pytest.mark.parametrize(("stored_bits", "target_bits"), PAIRS)
