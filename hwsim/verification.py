@@ -6,7 +6,7 @@ There are no tolerances here, and no vacuous passes: a comparison of nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class Mismatch:
             f"{self.tensor} ({self.form}), image {self.image}, channel {self.channel}, row {self.row}, "
             f"column {self.column}: {self.found} instead of {self.expected}"
         )
+
+    def to_json(self) -> dict[str, int | str]:
+        """Return the fields as plain values, and the sentence as ``told``."""
+        return {**asdict(self), "told": str(self)}
 
 
 @dataclass(frozen=True)
