@@ -1,3 +1,4 @@
+import functools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -392,8 +393,14 @@ def network(request):
     return random_network(21, CATALOG[request.param], (2, 7, 7), EVERYTHING)
 
 
+@functools.cache
 def assignments(network):
     return (*standard_assignments(network), random_assignment(network, 5))
+
+
+@functools.cache
+def default_tables(assignment):
+    return build_requantizers(assignment.network, assignment)
 
 
 def test_accumulator_bounds_are_reached_by_real_inputs(network):
@@ -486,11 +493,11 @@ def test_a_wrong_fold_is_caught(change):
 
 
 def test_an_alpha_of_average_pooling_is_certified_for_every_sum(network):
-    assignment = uniform_assignment(network, network.width_set.highest)
+    assignment = assignments(network)[0]
     layer = network.layer("average1")
     affine, _ = fold(network, layer, assignment)
     low, high = accumulator_range(network, layer, assignment)
-    table = build_requantizers(network, assignment)["average1"].primary
+    table = default_tables(assignment)["average1"].primary
     assert table.certificate == brute_certificate(affine, table, low, high, (0, 0))
 
 
@@ -499,7 +506,7 @@ def test_stored_tensors_are_those_of_the_trained_function(network):
     images = random_images(network.image_shape, 3, 1)
     exact = 0
     for assignment in assignments(network):
-        tables = build_requantizers(network, assignment)
+        tables = default_tables(assignment)
         stored = engine.run(network, assignment, tables, images)
         for layer in network.weight_layers:
             codes = images if layer.input == "image" else stored[layer.input, "code"]
@@ -522,7 +529,7 @@ def test_stored_tensors_are_those_of_the_trained_function(network):
 
 def test_the_default_format_moves_few_pairs_by_one_code(network):
     for assignment in assignments(network):
-        for name, tables in build_requantizers(network, assignment).items():
+        for name, tables in default_tables(assignment).items():
             verdict = tables.certificate
             assert verdict.largest_displacement <= 1
             share = 0.05 if name == "logits" else 5e-4
