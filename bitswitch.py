@@ -7,6 +7,7 @@ its own packages, and `--help` needs none.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -372,24 +373,14 @@ def _exported(checkpoint: Path, out: Path) -> Any:
     from hwsim import network_file
     from quant.checkpoint import load_checkpoint
     from quant.export import export_network
+    from quant.reference import provenance
 
     loaded = load_checkpoint(checkpoint)
-    provenance = {
-        "architecture": loaded.architecture,
-        "checkpoint": checkpoint.name,
-        "checkpoint_sha256": _sha256(checkpoint),
-        "training": json.dumps(loaded.config, sort_keys=True),
-    }
-    network = export_network(loaded.model, provenance)
+    training = {"training": json.dumps(loaded.config, sort_keys=True)}
+    network = export_network(loaded.model, provenance(checkpoint, loaded.architecture) | training)
     out.parent.mkdir(parents=True, exist_ok=True)
     network_file.save(network, out)
     return network
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _spec_version() -> int:
@@ -411,7 +402,7 @@ def _verify(options: argparse.Namespace) -> Result:
     from hwsim import network_file
 
     network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
-    reference = _Reference(_checkpoint_of(network, options))
+    reference = _reference_of(network, options)
     clock = _Clock()
     rows = _verified(network, reference, options.assignments, options.images)
     clock.lap("verify")
@@ -428,12 +419,11 @@ def _verify(options: argparse.Namespace) -> Result:
     return report, _verdict(damage, rows)
 
 
-def _verified(network: Any, reference: _Reference, names: str | None, count: int | None) -> list[dict[str, Any]]:
+def _verified(network: Any, reference: Any, names: str | None, count: int | None) -> list[dict[str, Any]]:
     """Return one row for each assignment: every stored tensor of the integer model against PyTorch's."""
     from hwsim import engine, verification
     from hwsim.assignments import select_assignments
     from hwsim.requantize import build_requantizers
-    from quant.deploy import training_forward_codes
     from quant.progress import Progress
 
     images, labels = reference.images[:count], reference.labels[:count]
@@ -449,7 +439,7 @@ def _verified(network: Any, reference: _Reference, names: str | None, count: int
                 batch = images[start : start + BATCH_IMAGES]
                 found = engine.run(network, assignment, tables, batch)
                 expected = reference.deployed(network, assignment.name, tables, batch)
-                in_training = training_forward_codes(reference.model, reference.assignment(assignment.name), batch)
+                in_training = reference.in_training(assignment.name, batch)
                 parts.append(verification.compare(assignment.name, expected, found, start))
                 differing += verification.compare(assignment.name, expected, in_training, start).mismatches
                 for model, stored in (("torch", expected), ("integer_model", found), ("training", in_training)):
@@ -465,7 +455,7 @@ def _verified(network: Any, reference: _Reference, names: str | None, count: int
                     "accuracy_integer_model": _accuracy(predicted["integer_model"], labels),
                     "codes_compared": comparison.codes_compared,
                     "mismatches": comparison.mismatches,
-                    "first_mismatch": _first(comparison),
+                    "first_mismatch": None if comparison.first is None else comparison.first.to_json(),
                     "training_forward_codes_differing": differing,
                     "training_forward_predictions_differing": sum(
                         one != other for one, other in zip(predicted["torch"], predicted["training"], strict=True)
@@ -513,12 +503,6 @@ def _accuracy(predicted: Sequence[int], labels: Any) -> float:
     return round(100 * sum(int(one == label) for one, label in zip(predicted, labels, strict=True)) / len(labels), 4)
 
 
-def _first(comparison: Any) -> dict[str, Any] | None:
-    from dataclasses import asdict
-
-    return None if comparison.first is None else asdict(comparison.first) | {"told": str(comparison.first)}
-
-
 def _damage(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Print and return what a changed file shows: whose checksum fails, and the first stored number that differs."""
     from hwsim import network_file
@@ -541,82 +525,31 @@ def _verdict(damage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> in
     """Print and return whether all is equal."""
     differing = sum(row["mismatches"] for row in rows)
     compared = sum(row["codes_compared"] for row in rows)
-    late = sum(row.get("cycle_counts_differing", 0) for row in rows)
+    late = sum(row.get("counts_differing", 0) for row in rows)
     if differing or late or damage["checksum_failures"]:
-        told = f", {late:,} cycle counts are not as predicted" if late else ""
+        told = f", {late:,} counts are not as predicted" if late else ""
         print(f"NOT EQUAL: {differing:,} of {compared:,} codes differ{told}")
         return FAILED
     print(f"EQUAL: 0 of {compared:,} codes differ")
     return OK
 
 
-class _Reference:
-    """The trained model that a network file was made from, and the images that it was tested on."""
+def _reference_of(network: Any, options: argparse.Namespace) -> Any:
+    """Return the trained model that a network was exported from: by the name of its checkpoint, and by its checksum."""
+    from quant.reference import Reference, find_checkpoint
 
-    def __init__(self, checkpoint: Path) -> None:
-        from quant.checkpoint import load_checkpoint
-        from quant.data import load_digits_split
-        from quant.export import export_network
-        from quant.train import TrainingConfig
-
-        loaded = load_checkpoint(checkpoint)
-        config = TrainingConfig.from_json(loaded.config)
-        split = load_digits_split(config.fold, config.folds, config.seed)
-        self.model = loaded.model
-        self.network = export_network(loaded.model)
-        self.images, self.labels = split.test_images, split.test_labels
-        self.float_accuracy = loaded.results.get("float_accuracy")
-        self._tables: dict[str, Any] = {}
-
-    def assignment(self, name: str) -> Any:
-        """Return the assignment of this name, of the network that the model exports."""
-        from hwsim.assignments import select_assignments
-
-        (assignment,) = select_assignments(self.network, name)
-        return assignment
-
-    def deployed(self, network: Any, name: str, tables: Any, images: Any) -> Any:
-        """Return every stored tensor that PyTorch computes at the assignment of this name.
-
-        With the tables of ``network`` if it is the network that the model exports; with the model's own otherwise.
-        """
-        from hwsim.requantize import build_requantizers
-        from quant.deploy import deployed_forward
-
-        assignment = self.assignment(name)
-        if not self.equals(network):
-            if name not in self._tables:
-                self._tables[name] = build_requantizers(self.network, assignment)
-            tables = self._tables[name]
-        return deployed_forward(self.model, assignment, tables, images)
-
-    def equals(self, network: Any) -> bool:
-        """Return whether a network is bit for bit the one that the model exports."""
-        from hwsim.network_file import structure_of, tensors_of
-
-        ours, theirs = tensors_of(self.network), tensors_of(network)
-        return structure_of(self.network) == structure_of(network) and all(
-            name in theirs and ours[name].tobytes() == theirs[name].tobytes() for name in ours
-        )
-
-
-def _checkpoint_of(network: Any, options: argparse.Namespace) -> Path:
-    """Return the checkpoint that a network was exported from: by name, and by its checksum."""
-    name, expected = (network.provenance.get(key) for key in ("checkpoint", "checkpoint_sha256"))
+    name = network.provenance.get("checkpoint")
     if options.checkpoint is not None:
         candidates = [options.checkpoint]
     elif name is None:
         raise Refused(f"{options.network}: does not say which checkpoint it was made from; name it with --checkpoint")
     else:
         candidates = [options.network.parent / name, FOLDER / name]
-    for path in candidates:
-        if path.is_file() and (expected is None or _sha256(path) == expected):
-            return path
-    found = [str(path) for path in candidates if path.is_file()]
-    if found:
-        raise Refused(f"{options.network}: was made from another checkpoint than {' or '.join(found)}")
-    looked = " nor ".join(dict.fromkeys(str(path) for path in candidates))
-    raise Refused(f"{options.network}: its checkpoint is not found as {looked}; name it with --checkpoint")
+    try:
+        checkpoint = find_checkpoint(network, candidates)
+    except ValueError as error:
+        raise Refused(f"{options.network}: {error}; --checkpoint names one") from error
+    return Reference(checkpoint)
 
 
 def _verilog(options: argparse.Namespace) -> Result:
@@ -672,7 +605,7 @@ def _simulate(options: argparse.Namespace) -> Result:
 
     network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
     from_export = options.checkpoint is not None or "checkpoint" in network.provenance
-    reference = _Reference(_checkpoint_of(network, options)) if from_export else None
+    reference = _reference_of(network, options) if from_export else None
     assignments = select_assignments(network, options.assignments)
     machine = _network_machine(options, network, assignments)
     clock = _Clock()
@@ -692,7 +625,7 @@ def _simulate(options: argparse.Namespace) -> Result:
 
 
 def _simulated(
-    network: Any, machine: Any, assignments: Sequence[Any], reference: _Reference | None, count: int
+    network: Any, machine: Any, assignments: Sequence[Any], reference: Any, count: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[tuple[str, str], Any]], dict[str, float]]:
     """Run images on the hardware and compare them with the integer model, and with PyTorch if there is a reference.
 
@@ -703,10 +636,12 @@ def _simulated(
     from quant.progress import Progress
     from sim_tests import accelerator
     from sim_tests.simulate import simulate
+    from sim_tests.tally import Tally
 
     images = random_images(network.image_shape, count, 0) if reference is None else reference.images[:count]
     seconds: dict[str, float] = {}
-    tallies = {assignment.name: _Tally(network, assignment.name, reference) for assignment in assignments}
+    forward = None if reference is None else functools.partial(reference.deployed, network)
+    tallies = {assignment.name: Tally(assignment.name, forward) for assignment in assignments}
     first: dict[str, dict[tuple[str, str], Any]] = {}
     design = accelerator.design_of(machine)
     with Progress("build with Verilator", 1) as progress:
@@ -717,98 +652,17 @@ def _simulated(
             batch = images[start : start + BATCH_SIMULATED]
             result = simulate(network, machine, assignments, batch, design=design)
             for name, tally in tallies.items():
-                tally.add(result, name, batch, start)
+                tally.add(result, batch, start)
                 first.setdefault(name, {key: values[0] for key, values in result.stored[name].items()})
             for stage, spent in result.seconds.items():
                 seconds[stage] = round(seconds.get(stage, 0) + spent, 2)
             for done in range(len(batch)):
                 progress.advance(f"{len(assignments)} assignments each", start + done + 1)
-    return [tally.row() for tally in tallies.values()], first, seconds
-
-
-class _Tally:
-    """What was compared of one assignment, over all batches."""
-
-    def __init__(self, network: Any, name: str, reference: _Reference | None) -> None:
-        self.network = network
-        self.name = name
-        self.reference = reference
-        self.against_integer_model: list[Any] = []
-        self.against_torch: list[Any] = []
-        self.predicted: list[int] = []
-        self.cycles: set[int] = set()
-        self.predicted_cycles = 0
-        self.layer_cycles_compared = 0
-        self.layer_cycles_differing = 0
-        self.stall_cycles = 0
-        self.weight_words_read: list[int] = []
-        self.part: Any = None
-        self.program: Any = None
-
-    def add(self, result: Any, name: str, images: Any, start: int) -> None:
-        from hwsim import engine, verification
-
-        self.program, self.part = result.program, result.program.assignments[name]
-        found = result.stored[name]
-        expected = engine.run(self.network, self.part.assignment, self.part.requantizers, images)
-        self.against_integer_model.append(verification.compare(name, expected, found, start))
-        if self.reference is not None:
-            in_torch = self.reference.deployed(self.network, name, self.part.requantizers, images)
-            self.against_torch.append(verification.compare(name, in_torch, found, start))
-        self.predicted += result.predictions[name].tolist()
-        self._add_cycles(result, name)
-        self.weight_words_read += result.weight_planes_read[name].tolist()
-        self.stall_cycles += int(result.stall_cycles[name].sum())
-
-    def _add_cycles(self, result: Any, name: str) -> None:
-        from hwsim.timing import image_timing
-
-        timing = image_timing(result.program.machine, self.part)
-        self.predicted_cycles = timing.cycles
-        for layer in timing.layers:
-            measured = result.cycles[name][layer.name]
-            self.layer_cycles_compared += len(measured)
-            self.layer_cycles_differing += int((measured != layer.cycles).sum())
-        self.cycles |= {int(total) for total in sum(result.cycles[name].values())}
-        # Nothing else takes time: what the testbench counts is the machine's own cycles and its stalls.
-        counted = sum(result.cycles[name].values()) + result.stall_cycles[name]
-        self.layer_cycles_compared += len(counted)
-        self.layer_cycles_differing += int((result.elapsed_cycles[name] - counted != _command_cycles()).sum())
-
-    def row(self) -> dict[str, Any]:
-        """Return the row of the report."""
-        from hwsim import verification
-
-        integer_model = verification.combine(self.name, self.against_integer_model)
-        comparisons = [integer_model]
-        if self.against_torch:
-            comparisons.insert(0, verification.combine(self.name, self.against_torch))
-        total = verification.combine(self.name, comparisons)
-        labels = None if self.reference is None else self.reference.labels[: len(self.predicted)]
-        return {
-            "assignment": self.name,
-            "images": len(self.predicted),
-            "accuracy_rtl": None if labels is None else _accuracy(self.predicted, labels),
-            "codes_compared": total.codes_compared,
-            "mismatches": total.mismatches,
-            "mismatches_against_integer_model": integer_model.mismatches,
-            "first_mismatch": _first(total),
-            "cycles_per_image": max(self.cycles),
-            "cycles_predicted": self.predicted_cycles,
-            "cycle_counts_compared": self.layer_cycles_compared,
-            "cycle_counts_differing": self.layer_cycles_differing,
-            "stall_cycles": self.stall_cycles,
-            "weight_memory_bits_read": max(self.weight_words_read) * self.program.machine.weight_port_bits,
-            "weight_memory_bits_predicted": self.program.weight_bits_read(self.name),
-            "layers_exact": self.part.layers_exact,
-            "layers_displaced": self.part.layers_displaced,
-        }
-
-
-def _command_cycles() -> int:
-    from sim_tests.simulate import COMMAND_CYCLES
-
-    return COMMAND_CYCLES
+    rows = [tally.row() for tally in tallies.values()]
+    for row, tally in zip(rows, tallies.values(), strict=True):
+        predicted = tally.predicted
+        row["accuracy_rtl"] = None if reference is None else _accuracy(predicted, reference.labels[: len(predicted)])
+    return rows, first, seconds
 
 
 def _simulate_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -821,7 +675,7 @@ def _simulate_table(rows: Sequence[Mapping[str, Any]]) -> str:
             "mismatches",
             "cycles an image",
             "predicted",
-            "cycle counts differing",
+            "counts differing",
         ),
         (
             (
@@ -832,7 +686,7 @@ def _simulate_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['mismatches']:,}",
                 f"{row['cycles_per_image']:,}",
                 f"{row['cycles_predicted']:,}",
-                f"{row['cycle_counts_differing']:,} of {row['cycle_counts_compared']:,}",
+                f"{row['counts_differing']:,} of {row['counts_compared']:,}",
             )
             for row in rows
         ),
@@ -923,6 +777,7 @@ def _demo(options: argparse.Namespace) -> Result:
     from hwsim import network_file
     from hwsim.assignments import standard_assignments
     from hwsim.estimate import storage, weight_bits_read
+    from quant.reference import Reference
     from rtl import verilog
 
     clock = _Clock()
@@ -935,7 +790,7 @@ def _demo(options: argparse.Namespace) -> Result:
     _step(2, "export it: stored codes once, real parameters, checksums")
     _exported(checkpoint, path)
     network = network_file.load(path)
-    reference = _Reference(_checkpoint_of(network, argparse.Namespace(network=path, checkpoint=checkpoint)))
+    reference = Reference(checkpoint)
     stored = storage(network)
     print(f"{path}: {stored.weights:,} weights in {_kibibytes(stored.stored_once_bits)}")
     clock.lap("export")
@@ -971,7 +826,7 @@ def _demo(options: argparse.Namespace) -> Result:
                 "weight_bits_read": weight_bits_read(network, assignment),
                 "cycles_per_image": hardware["cycles_per_image"],
                 "cycles_predicted": hardware["cycles_predicted"],
-                "cycle_counts_differing": hardware["cycle_counts_differing"],
+                "counts_differing": hardware["counts_differing"],
                 "layers_exact": python["layers_exact"],
                 "layers_displaced": python["layers_displaced"],
                 "training_forward_codes_differing": python["training_forward_codes_differing"],
@@ -1045,7 +900,7 @@ def _demo_table(rows: Sequence[Mapping[str, Any]], stored: Any) -> str:
 def _draw(
     report: Mapping[str, Any],
     network: Any,
-    reference: _Reference,
+    reference: Any,
     assignments: Sequence[Any],
     first_image: Mapping[str, Mapping[tuple[str, str], Any]],
 ) -> None:
