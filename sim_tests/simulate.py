@@ -21,8 +21,8 @@ from sim_tests import accelerator, harness, trace
 from sim_tests.design import Design
 
 TEST_MODULE = "sim_tests.tb_accelerator"
-COMMAND_CYCLES = 2
-"""Cycles of an image that are neither counted nor stalls: taking the command, and the open barrier."""
+COMMAND_CYCLES = 1
+"""Cycles of an image that are neither its own nor stalls: that in which the command is taken."""
 
 MAX_CYCLES = 20_000_000
 

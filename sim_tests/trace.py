@@ -139,7 +139,9 @@ def layer_runs(
     if slots != [part.slot + index for index in range(len(names))]:
         raise TraceError(f"assignment {part.assignment.name}: the layers at slots {slots} were run")
     runs, first, before = [], start_cycle, 0
-    for name, cycle, cycles in zip(names, done["cycle"].tolist(), done["cycles"].tolist(), strict=True):
+    # While the last cycle of a layer lasts, the machine's counter does not have it yet.
+    counted = (done["cycles"] + 1).tolist()
+    for name, cycle, cycles in zip(names, done["cycle"].tolist(), counted, strict=True):
         runs.append(LayerRun(name, cycles - before, replay.layer(network, part, name, first, cycle)))
         first, before = cycle + 1, cycles
     return runs

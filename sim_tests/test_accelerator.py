@@ -1,0 +1,213 @@
+"""Whole networks on the accelerator in Verilator: every stored tensor and every layer's cycles, at every assignment."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import rtl.accelerator
+from hwsim.assignments import standard_assignments, uniform_assignments
+from hwsim.machine import Machine
+from hwsim.network import Assignment, Network
+from hwsim.precision import CATALOG, WidthSet
+from hwsim.program import build, fit_machine, requirements
+from hwsim.random_network import (
+    SMALL,
+    AveragePool,
+    Convolution,
+    Hidden,
+    MaximumPool,
+    Residual,
+    random_images,
+    random_network,
+)
+from hwsim.timing import image_timing
+from rtl.activation_streamer import ActivationStreamer
+from rtl.drain import Drain
+from rtl.tests.mutation import mutant
+from rtl.weight_loader import WeightLoader
+from sim_tests import accelerator, harness, simulate
+from sim_tests.design import Design
+from sim_tests.simulate import SimulationResult
+
+pytestmark = pytest.mark.verilator
+
+STANDARD = CATALOG["8-6-4-2"]
+EVERY_WIDTH = WidthSet((8, 7, 6, 5, 4, 3, 2, 1))
+
+VARIED = (
+    Convolution(channels=8, kernel=5, stride=2),
+    MaximumPool(kernel=3, stride=2, padding=1),
+    Convolution(channels=20, kernel=(1, 3), padding=0, batch_norm=False),
+    Residual(channels=20),
+    Convolution(channels=40, kernel=1),
+    AveragePool(kernel=2),
+    Hidden(features=24),
+)
+"""Kernels that are not square, max and average pooling, biases, more channels than lanes or columns, odd sizes."""
+
+SMALL_NETWORK = random_network(7, STANDARD, (1, 8, 8), SMALL)
+VARIED_NETWORK = random_network(8, STANDARD, (3, 18, 13), VARIED, classes=5)
+
+
+def machine_for(networks: list[Network], machine: Machine) -> Machine:
+    """Return ``machine`` with memories deep enough for each of the networks at its standard assignments."""
+    fitting = [dataclasses.asdict(fit_machine(network, standard_assignments(network), machine)) for network in networks]
+    memories = requirements(networks[0], machine, standard_assignments(networks[0]))
+    return dataclasses.replace(machine, **{name: max(one[name] for one in fitting) for name in memories})
+
+
+STANDARD_MACHINE = machine_for(
+    [SMALL_NETWORK, VARIED_NETWORK], Machine(weight_widths=STANDARD, activation_widths=STANDARD)
+)
+TINY_MACHINE = machine_for(
+    [SMALL_NETWORK],
+    Machine(
+        weight_widths=STANDARD,
+        activation_widths=STANDARD,
+        lanes=4,
+        columns=4,
+        requantizers=1,
+        weight_port_bits=8,
+        strip_pixels=16,
+    ),
+)
+
+
+def check(result: SimulationResult, images: np.ndarray) -> int:
+    """Require every stored tensor and every count of cycles to be right; return how many codes were compared."""
+    program = result.program
+    compared = 0
+    for name, comparison in simulate.compare(result, images).items():
+        assert comparison.equal, str(comparison)
+        compared += comparison.codes_compared
+        timing = image_timing(program.machine, program.assignments[name])
+        for layer in timing.layers:
+            assert result.cycles[name][layer.name].tolist() == [layer.cycles] * len(images), f"{name}, {layer.name}"
+        assert result.cycles_per_image(name) == timing.cycles
+        counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
+        assert result.elapsed_cycles[name].tolist() == counted.tolist(), name
+    network = program.network
+    codes = {name: sum(values.size for values in stored.values()) for name, stored in result.stored.items()}
+    assert compared == sum(codes.values())
+    assert min(codes.values()) > len(images) * sum(int(np.prod(network.shape(layer.name))) for layer in network) // 2
+    planes = sum(program.weight_planes_read(name) for name in program.assignments) * len(images)
+    assert sum(read.sum() for read in result.weight_planes_read.values()) == planes
+    return compared
+
+
+@pytest.mark.parametrize(("idle", "stall"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.9)])
+def test_every_stored_tensor_and_cycle_at_every_assignment(idle, stall):
+    images = random_images(SMALL_NETWORK.image_shape, 4, seed=1)
+    result = simulate.simulate(
+        SMALL_NETWORK,
+        STANDARD_MACHINE,
+        standard_assignments(SMALL_NETWORK),
+        images,
+        idle=idle,
+        stall=stall,
+        seed=5,
+    )
+    assert len(result.program.assignments) == 6
+    assert check(result, images) > 60_000
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.95])
+def test_every_kind_of_layer(stall):
+    images = random_images(VARIED_NETWORK.image_shape, 3, seed=2)
+    result = simulate.simulate(
+        VARIED_NETWORK, STANDARD_MACHINE, standard_assignments(VARIED_NETWORK), images, idle=0.5, stall=stall, seed=6
+    )
+    assert check(result, images) > 30_000
+
+
+def test_a_result_that_nobody_takes_stalls_the_machine_and_changes_nothing():
+    """So slow a sink that both halves of the result memory fill up: only the stall counter may notice."""
+    images = random_images(SMALL_NETWORK.image_shape, 2, seed=3)
+    assignments = [uniform_assignments(SMALL_NETWORK)[-1]]
+    slow = simulate.simulate(SMALL_NETWORK, STANDARD_MACHINE, assignments, np.repeat(images, 3, axis=0), stall=0.9995)
+    check(slow, np.repeat(images, 3, axis=0))
+    assert slow.stall_cycles[assignments[0].name][3:].min() > 1000
+
+
+@pytest.mark.parametrize("interrupt_cycles", [3, 800, 3000, 9000])
+def test_a_reset_in_the_middle_of_a_layer_leaves_nothing_behind(interrupt_cycles):
+    images = random_images(SMALL_NETWORK.image_shape, 2, seed=4)
+    result = simulate.simulate(
+        SMALL_NETWORK,
+        STANDARD_MACHINE,
+        standard_assignments(SMALL_NETWORK)[::-1],
+        images,
+        interrupt_cycles=interrupt_cycles,
+    )
+    check(result, images)
+
+
+@pytest.mark.parametrize(
+    "memory", sorted(requirements(SMALL_NETWORK, TINY_MACHINE, standard_assignments(SMALL_NETWORK)))
+)
+def test_a_program_too_large_is_refused_before_anything_is_built(memory, monkeypatch):
+    monkeypatch.setattr(accelerator, "build", None)
+    assignments = standard_assignments(SMALL_NETWORK)
+    need = requirements(SMALL_NETWORK, STANDARD_MACHINE, assignments)[memory]
+    machine = dataclasses.replace(STANDARD_MACHINE, **{memory: need - 1})
+    images = random_images(SMALL_NETWORK.image_shape, 1, seed=1)
+    with pytest.raises(ValueError, match=rf"{memory}|{memory.replace('_', ' ')}") as refusal:
+        simulate.simulate(SMALL_NETWORK, machine, assignments, images)
+    assert str(need) in str(refusal.value) and str(need - 1) in str(refusal.value)
+
+
+def test_a_changed_weight_in_the_load_stream_is_noticed(monkeypatch):
+    """The machine computes with what it was sent, and the comparison looks at it."""
+    images = random_images(SMALL_NETWORK.image_shape, 1, seed=1)
+    program = build(SMALL_NETWORK, STANDARD_MACHINE, standard_assignments(SMALL_NETWORK))
+    words = program.load_words()
+    weights = 2 * len(program.weight_rows) * STANDARD_MACHINE.weight_port_bits // 64
+    changed = words.copy()
+    changed[len(words) - weights] ^= 1  # the sign of one weight of the first layer
+    monkeypatch.setattr(type(program), "load_words", lambda self: changed)
+    result = simulate.simulate(SMALL_NETWORK, STANDARD_MACHINE, standard_assignments(SMALL_NETWORK), images)
+    for comparison in simulate.compare(result, images).values():
+        assert not comparison.equal
+        assert comparison.first is not None and comparison.first.tensor == SMALL_NETWORK.layers[0].name
+
+
+def tiny(design: Design | None = None) -> tuple[SimulationResult, np.ndarray]:
+    images = random_images(SMALL_NETWORK.image_shape, 1, seed=5)
+    assignments: tuple[Assignment, ...] = standard_assignments(SMALL_NETWORK)[2:5]
+    result = simulate.simulate(
+        SMALL_NETWORK, TINY_MACHINE, assignments, images, idle=0.2, stall=0.2, design=design, max_cycles=500_000
+    )
+    return result, images
+
+
+def test_a_tiny_machine():
+    result, images = tiny()
+    assert check(result, images) > 7_000
+
+
+@pytest.mark.parametrize(
+    ("component", "right", "wrong"),
+    [
+        (Drain, "skip_code[-1] & layer.skip_is_signed", "skip_code[-1] & ~layer.skip_is_signed"),
+        (Drain, "settle.eq(latency)", "settle.eq(latency + 1)"),  # only the cycles are wrong
+        (ActivationStreamer, "(x < layer.input_width) & ", ""),
+        (WeightLoader, "switch.rounds.eq(entry.rounds)", "switch.rounds.eq(0)"),
+    ],
+    ids=["sign of the skip code", "a cycle too many", "padding at the right", "rounding of the switch"],
+)
+def test_a_wrong_accelerator_is_caught(component, right, wrong, monkeypatch):
+    monkeypatch.setattr(rtl.accelerator, component.__name__, mutant(component, right, wrong))
+    result, images = tiny(accelerator.design_of(TINY_MACHINE))
+    with pytest.raises(AssertionError, match=r"codes? differs?|, conv1\n"):
+        check(result, images)
+
+
+def test_a_machine_that_hangs_is_reported():
+    images = random_images(SMALL_NETWORK.image_shape, 1, seed=5)
+    with pytest.raises(harness.SimulationError, match=r"not finished after 9000 cycles: busy 1, layer slot"):
+        simulate.simulate(
+            SMALL_NETWORK, STANDARD_MACHINE, standard_assignments(SMALL_NETWORK)[:1], images, max_cycles=9_000
+        )
