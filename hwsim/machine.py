@@ -293,6 +293,16 @@ class Machine:
         return bits_for(max(self.activation_words, self.image_words) * self.banks - 1)
 
     @property
+    def word_address_bits(self) -> int:
+        """Width of a word address within a bank."""
+        return max(1, self.unit_address_bits - (self.banks.bit_length() - 1))
+
+    @property
+    def lane_runs(self) -> int:
+        """Runs of lanes of a unit that are written apart."""
+        return max(1, self.bank_lanes // self.requantizers)
+
+    @property
     def staging_address_bits(self) -> int:
         """Address width within one half of the staging memory."""
         return bits_for(self.staging_words - 1)

@@ -74,7 +74,7 @@ def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
     for name, fields in zip(names, part.layers, strict=True):
         start = end + 1 + fetch_cycles
         if fields["is_max_pool"]:
-            array_cycles = fields["output_pixels"] * fields["words"] * fields["kernel_height"] * fields["kernel_width"]
+            array_cycles = fields["output_pixels"] * fields["units"] * fields["kernel_height"] * fields["kernel_width"]
             layer_end = start + array_cycles + MEMORY_LATENCY_CYCLES + 2
         else:
             layer_end, array_cycles = _array_layer(machine, fields, start, loader)

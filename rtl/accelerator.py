@@ -9,7 +9,7 @@ from hwsim.machine import LANE_BITS, LOAD_WORD_BITS, Machine
 from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.array import Array
-from rtl.drain import Drain, lane_runs
+from rtl.drain import Drain
 from rtl.image_loader import ImageLoader
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.load_port import LoadPort
@@ -58,7 +58,6 @@ class Accelerator(wiring.Component):
             machine.columns, self.array.sum_bits, machine.accumulator_bits, 2 * machine.strip_pixels
         )
         slots = range(max(2, machine.layer_slots))
-        word_bits = max(1, machine.unit_address_bits - (machine.banks.bit_length() - 1))
         super().__init__(
             {
                 "load": In(stream.Signature(LOAD_WORD_BITS)),
@@ -69,8 +68,8 @@ class Accelerator(wiring.Component):
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
                 "weight_planes_read": Out(32),
-                "trace_code_enable": Out(machine.banks * machine.groups * lane_runs(machine)),
-                "trace_code_address": Out(machine.banks * word_bits),
+                "trace_code_enable": Out(machine.banks * machine.groups * machine.lane_runs),
+                "trace_code_address": Out(machine.banks * machine.word_address_bits),
                 "trace_code_data": Out(machine.activation_bits),
                 "trace_skip_enable": Out(1),
                 "trace_skip_address": Out(range(machine.skip_words)),
@@ -95,7 +94,7 @@ class Accelerator(wiring.Component):
         tables = memory("table", machine.table_layout.bits, machine.table_words)
         layers = memory("layer", LOAD_WORD_BITS, machine.layer_slots * machine.layer_layout.load_words)
         tiles = memory("tile", machine.tiles_layout.bits, machine.layer_slots)
-        granule = machine.bank_lanes // lane_runs(machine) * machine.group_bits
+        granule = machine.bank_lanes // machine.lane_runs * machine.group_bits
         activations = [
             memory(f"activation_{bank}", machine.unit_bits, machine.activation_words, granule)
             for bank in range(machine.banks)
@@ -278,10 +277,9 @@ class Accelerator(wiring.Component):
                     part.write_data.eq(drain.code_write_data[bank]),
                     part.write_enable.eq(drain.code_write_enable[bank]),
                 ]
-            word_bits = len(drain.code_write_address[bank])
             m.d.comb += [
                 self.trace_code_enable.word_select(bank, len(part.write_enable)).eq(part.write_enable),
-                self.trace_code_address.word_select(bank, word_bits).eq(part.write_address),
+                self.trace_code_address.word_select(bank, machine.word_address_bits).eq(part.write_address),
                 self.trace_code_data.word_select(bank, machine.unit_bits).eq(part.write_data),
             ]
         m.d.comb += [

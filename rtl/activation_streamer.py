@@ -69,7 +69,6 @@ class ActivationStreamer(wiring.Component):
     def __init__(self, machine: Machine, hazard_cycles: int):
         self.machine = machine
         self.hazard_cycles = hazard_cycles
-        word_bits = max(1, machine.unit_address_bits - (machine.banks.bit_length() - 1))
         super().__init__(
             {
                 "layer": In(struct(machine.layer_layout)),
@@ -79,7 +78,7 @@ class ActivationStreamer(wiring.Component):
                 "take": Out(1),
                 "bank_free": In(1),
                 "bank_take": Out(1),
-                "read_address": Out(data.ArrayLayout(word_bits, machine.banks)),
+                "read_address": Out(data.ArrayLayout(machine.word_address_bits, machine.banks)),
                 "read_data": In(data.ArrayLayout(machine.unit_bits, machine.banks)),
                 "activations": Out(data.ArrayLayout(machine.unit_bits, machine.banks)),
                 "step": Out(step_layout(machine)),

@@ -28,11 +28,6 @@ def output_layout(machine: Machine) -> data.StructLayout:
     )
 
 
-def lane_runs(machine: Machine) -> int:
-    """Return the runs of lanes of a bank that are written apart."""
-    return max(1, machine.bank_lanes // machine.requantizers)
-
-
 class Drain(wiring.Component):
     """Empties accumulator banks through ``requantizers`` parallel requantizers.
 
@@ -68,7 +63,6 @@ class Drain(wiring.Component):
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        word_bits = max(1, machine.unit_address_bits - (machine.banks.bit_length() - 1))
         super().__init__(
             {
                 "layer": In(struct(machine.layer_layout)),
@@ -86,9 +80,9 @@ class Drain(wiring.Component):
                 "skip_write_address": Out(range(machine.skip_words)),
                 "skip_write_data": Out(machine.requantizers * spec.SKIP_BITS),
                 "skip_write_enable": Out(1),
-                "code_write_address": Out(data.ArrayLayout(word_bits, machine.banks)),
+                "code_write_address": Out(data.ArrayLayout(machine.word_address_bits, machine.banks)),
                 "code_write_data": Out(data.ArrayLayout(machine.unit_bits, machine.banks)),
-                "code_write_enable": Out(data.ArrayLayout(machine.groups * lane_runs(machine), machine.banks)),
+                "code_write_enable": Out(data.ArrayLayout(machine.groups * machine.lane_runs, machine.banks)),
                 "result_address": Out(range(max(2, machine.result_words))),
                 "result_data": Out(machine.requantizers * spec.LOGIT_BITS),
                 "result_enable": Out(1),
@@ -234,7 +228,7 @@ class Drain(wiring.Component):
                     m.next = "IDLE"
 
         # A channel group is a number of whole chunks of bank_lanes channels, or a part of one.
-        runs_bits = lane_runs(machine).bit_length() - 1
+        runs_bits = machine.lane_runs.bit_length() - 1
         chunks = max(1, requantizers // machine.bank_lanes)
         chunk = (channel_group >> runs_bits) * chunks
         first_chunk = Signal(range(machine.groups))
@@ -377,7 +371,7 @@ class Drain(wiring.Component):
                 for hit, runs, enables in zip(hits, group_runs, group_enables, strict=True):
                     with m.If(hit & enables[group]):
                         m.d.comb += [run.eq(runs[group]), writes.eq(1)]
-                for lane_run in range(lane_runs(machine)):
+                for lane_run in range(machine.lane_runs):
                     word_data.append(run)
                     enable.append(written.valid & layer.makes_code & writes & (written.lane_run == lane_run))
             m.d.comb += [
