@@ -2,11 +2,18 @@
 
 The array is bit-serial over weight planes and parallel over activation bits. A *lane* holds 8 activation bits, split
 into ``8 / g`` groups of ``g`` bits; an activation of width a takes a slot of 1, 2, 4 or 8 bits, so a lane holds
-``8 / slot`` activations. A word of the activation memory has one such lane for each lane of the array, stored
-group-major: the ``lanes * g`` bits of group 0, then those of group 1, and so on. Channel ``c`` of a pixel at slot s
-lies in word ``c // (lanes * 8 / s)``, lane ``c % lanes``, groups ``j * s / g`` to ``(j + 1) * s / g - 1`` with
-``j = c // lanes % (8 / s)``. So ``lanes`` consecutive indices of a weight plane always load the same lanes, whatever
-the slot, and ``requantizers`` consecutive channels are always written to whole runs of bits.
+``8 / slot`` activations.
+
+The lanes are cut into *banks*, each with an activation memory of its own. A bank's word is a *unit*: ``bank_lanes``
+lanes of one pixel. Channel ``c`` of a pixel at slot s lies in unit ``c // (bank_lanes * 8 / s)``, lane
+``c % bank_lanes``, groups ``j * s / g`` to ``(j + 1) * s / g - 1`` with ``j = c // bank_lanes % (8 / s)``. So a run of
+``bank_lanes`` channels always loads the same lanes from the weight memory, whatever the slot.
+
+A tensor is a row of units, unit address ``((y * pitch) + x) * units_per_pixel + unit``, and unit address A lies in bank
+``A % banks``, word ``A // banks``. The units that a k x k kernel reads for one output pixel are numbered tap by tap;
+step q of a pass takes units ``q * banks`` to ``(q + 1) * banks - 1`` in one cycle. They lie in different banks because
+the pitch is congruent to the kernel's width modulo ``banks / gcd(units_per_pixel, banks)``: narrow layers, whose pixels
+do not fill the lanes, take several taps at once (*tap packing*).
 """
 
 from __future__ import annotations
@@ -35,6 +42,7 @@ KERNEL_BITS = 5
 """Bits of a kernel side, a stride and a padding: up to 31."""
 
 MEMORY_LATENCY_CYCLES = 2
+ADDRESS_LATENCY_CYCLES = 2
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
 ARRAY_LATENCY_CYCLES = 6
 ACCUMULATOR_LATENCY_CYCLES = 4
@@ -112,10 +120,12 @@ class Machine:
         Lanes of a column: activations of 8 bits summed in a cycle. A power of two, 4 .. 64.
     columns : int
         Output channels computed at once, 4 .. 64.
+    banks : int
+        Activation memories side by side; a power of two that divides lanes.
     requantizers : int
         Accumulators requantized in a cycle; a power of two that divides lanes and columns.
     weight_port_bits : int
-        Width of the weight memory and of the path into the array; a power of two that divides lanes * columns.
+        Width of the weight memory and of the path into the array; divides bank_lanes * columns.
     strip_pixels : int
         Output pixels accumulated at once, a power of two; there are two such strips.
     accumulator_bits : int
@@ -139,8 +149,9 @@ class Machine:
     activation_widths: WidthSet
     lanes: int = 16
     columns: int = 8
+    banks: int = 4
     requantizers: int = 4
-    weight_port_bits: int = 64
+    weight_port_bits: int = 32
     strip_pixels: int = 64
     accumulator_bits: int = 24
     requantizer: RequantizerFormat = field(default_factory=RequantizerFormat)
@@ -163,11 +174,16 @@ class Machine:
                 f"requantizers must divide lanes and columns, "
                 f"not {self.requantizers} for {self.lanes} and {self.columns}"
             )
-        _require_power_of_two("weight_port_bits", self.weight_port_bits, 4, 512)
-        if self.lanes * self.columns % self.weight_port_bits:
+        _require_power_of_two("banks", self.banks, 1, self.lanes)
+        if self.requantizers > self.channel_multiple:
             raise ValueError(
-                f"weight_port_bits must divide lanes * columns, not {self.weight_port_bits} for "
-                f"{self.lanes} * {self.columns}"
+                f"requantizers must be at most bank_lanes * groups = {self.channel_multiple}, not {self.requantizers}"
+            )
+        _require_range("weight_port_bits", self.weight_port_bits, 1, 512)
+        if self.bank_lanes * self.columns % self.weight_port_bits:
+            raise ValueError(
+                f"weight_port_bits must divide bank_lanes * columns, not {self.weight_port_bits} for "
+                f"{self.bank_lanes} * {self.columns}"
             )
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
@@ -201,14 +217,34 @@ class Machine:
         return bits_for(self.lanes * spec.unsigned_high(LANE_BITS))
 
     @property
-    def rows(self) -> int:
-        """Words of the weight port that one plane of ``lanes`` indices x ``columns`` takes."""
-        return self.lanes * self.columns // self.weight_port_bits
+    def bank_lanes(self) -> int:
+        """Lanes of one bank."""
+        return self.lanes // self.banks
+
+    @property
+    def unit_bits(self) -> int:
+        """Width of a bank's word in bits."""
+        return self.bank_lanes * LANE_BITS
+
+    @property
+    def channel_multiple(self) -> int:
+        """Channels are padded to a multiple of this, so that every slot cuts them into whole units."""
+        return self.bank_lanes * self.groups
+
+    @property
+    def unit_rows(self) -> int:
+        """Words of the weight port that one plane of ``bank_lanes`` indices x ``columns`` takes."""
+        return self.bank_lanes * self.columns // self.weight_port_bits
 
     @property
     def groups_of_channels(self) -> int:
         """Requantizer groups in a tile of output channels."""
         return self.columns // self.requantizers
+
+    def units_per_pixel(self, channels: int, activation_bits: int) -> int:
+        """Return the units of one pixel."""
+        padded = -(-channels // self.channel_multiple) * self.channel_multiple
+        return padded // (self.bank_lanes * self.activations_per_lane(activation_bits))
 
     def slot_index(self, activation_bits: int) -> int:
         """Return log2 of how many groups an activation of this width occupies."""
@@ -252,9 +288,19 @@ class Machine:
         )
 
     @property
-    def activation_address_bits(self) -> int:
-        """Address width shared by the activation memory and the image memory."""
-        return max(bits_for(self.activation_words - 1), bits_for(2 * self.image_words - 1))
+    def unit_address_bits(self) -> int:
+        """Width of a unit address, of the activation memory or of one image."""
+        return bits_for(max(self.activation_words, self.image_words) * self.banks - 1)
+
+    @property
+    def word_address_bits(self) -> int:
+        """Width of a word address within a bank."""
+        return max(1, self.unit_address_bits - (self.banks.bit_length() - 1))
+
+    @property
+    def lane_runs(self) -> int:
+        """Runs of lanes of a unit that are written apart."""
+        return max(1, self.bank_lanes // self.requantizers)
 
     @property
     def staging_address_bits(self) -> int:
@@ -264,10 +310,8 @@ class Machine:
     @property
     def layer_layout(self) -> FieldLayout:
         """Descriptor of one layer, read by the sequencer; see ``hwsim.program`` for what each field holds."""
-        address = self.activation_address_bits
-        staging = self.staging_address_bits
+        address = self.unit_address_bits
         skip = bits_for(self.skip_words - 1)
-        pixels = 2 * SIZE_BITS
         return FieldLayout(
             (
                 ("is_max_pool", 1),
@@ -278,27 +322,23 @@ class Machine:
                 ("pixel_step", address),
                 ("row_step", address),
                 ("kernel_row_step", address),
-                ("kernel_column_step", address),
+                ("units", SIZE_BITS),
                 ("input_width", SIZE_BITS),
                 ("input_height", SIZE_BITS),
                 ("output_width", SIZE_BITS),
-                ("output_pixels", pixels),
+                ("output_pixels", 2 * SIZE_BITS),
                 ("kernel_width", KERNEL_BITS),
                 ("kernel_height", KERNEL_BITS),
                 ("stride", KERNEL_BITS),
                 ("padding", KERNEL_BITS),
-                ("words", SIZE_BITS),
-                ("last_word_groups", self.groups),
                 ("tiles", SIZE_BITS),
                 ("passes", 4),
                 ("subtracts_first", 1),
                 ("subtracts_second", 1),
-                ("staging_start", staging),
-                ("plane_step", staging + 1),
-                ("word_step", staging + 1),
-                ("tap_step", staging + 1),
-                ("load_rows", staging + 1),
-                ("last_load_rows", staging + 1),
+                ("shares_taps", 1),
+                ("keeps_weights", 1),
+                ("staging_start", self.staging_address_bits),
+                ("plane_step", self.staging_address_bits + 1),
                 ("table_start", bits_for(self.table_words - 1)),
                 ("channel_groups", SIZE_BITS),
                 ("adds", 1),
@@ -309,7 +349,8 @@ class Machine:
                 ("skip_output_start", skip),
                 ("makes_code", 1),
                 ("output_start", address),
-                ("output_words", SIZE_BITS),
+                ("output_units", SIZE_BITS),
+                ("output_row_gap", address),
                 ("output_slot_index", 2),
                 ("code_high", LANE_BITS),
                 ("makes_logits", 1),

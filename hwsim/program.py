@@ -3,10 +3,11 @@
 A program holds the stored codes once, in planes, and for every assignment the requantizer tables and the descriptors
 of its layers. It is made for one machine and is refused, by name and by how much, if something does not fit.
 
-Weights of a tile (``columns`` output channels) are stored as rows of ``weight_port_bits`` bits. A *weight word* is one
-plane of ``lanes`` consecutive indices of all columns; bit ``column * lanes + lane`` of it is cut into rows. Indices
-run over kernel taps (row by row) and, within a tap, over input channels padded to a multiple of ``lanes``. The planes
-of one row lie together, top plane first, so that a narrow width reads the first few.
+Weights of a tile (``columns`` output channels) are stored as rows of ``weight_port_bits`` bits. One plane of a chunk of
+``bank_lanes`` consecutive input channels of one kernel tap, for all columns, is ``unit_rows`` rows; bit
+``lane * columns + column`` of it is cut into them. Chunks run over kernel taps (row by row) and, within a tap, over
+input channels padded to ``Machine.channel_multiple``. The planes of one row lie together, top plane first, so that a
+narrow width reads the first few.
 """
 
 from __future__ import annotations
@@ -92,9 +93,17 @@ def window(network: Network, layer: Layer) -> tuple[tuple[int, int], int, int]:
     return layer.kernel, layer.stride, 0 if isinstance(layer, AveragePool2d) else layer.padding
 
 
-def words_per_pixel(machine: Machine, channels: int, activation_bits: int) -> int:
-    """Return the activation words of one pixel."""
-    return -(-channels // (machine.lanes * machine.activations_per_lane(activation_bits)))
+def padded_channels(machine: Machine, network: Network, layer: Layer) -> int:
+    """Return the input channels of a tap with their padding; a laid out image fills whole words."""
+    multiple = machine.lanes if layer.input == IMAGE else machine.channel_multiple
+    return -(-layer_geometry(network, layer).input_channels // multiple) * multiple
+
+
+def input_units(machine: Machine, network: Network, layer: Layer, activation_bits: int) -> int:
+    """Return the units of one pixel that a layer reads."""
+    return padded_channels(machine, network, layer) // (
+        machine.bank_lanes * machine.activations_per_lane(activation_bits)
+    )
 
 
 def tile_count(machine: Machine, geometry: LayerGeometry) -> int:
@@ -102,12 +111,32 @@ def tile_count(machine: Machine, geometry: LayerGeometry) -> int:
     return -(-geometry.output_channels // machine.columns)
 
 
-def tile_rows(machine: Machine, layer: Layer, geometry: LayerGeometry) -> int:
-    """Return the rows of one plane of one tile."""
-    weight_words = -(-geometry.input_channels // machine.lanes)
-    if not isinstance(layer, AveragePool2d):
-        weight_words *= geometry.taps
-    return weight_words * machine.rows
+def tile_rows(machine: Machine, network: Network, layer: Layer) -> int:
+    """Return the rows of one plane of one tile; average pooling stores one tap for all."""
+    taps = 1 if isinstance(layer, AveragePool2d) else layer_geometry(network, layer).taps
+    return taps * padded_channels(machine, network, layer) // machine.bank_lanes * machine.unit_rows
+
+
+def tensor_pitch(network: Network, machine: Machine, assignment: Assignment, tensor: str) -> int:
+    """Return the row pitch of a tensor in pixels: the least that keeps the units of every reader's step apart.
+
+    Raises
+    ------
+    ValueError
+        If the kernels of the readers ask for different pitches.
+    """
+    channels, _, width = network.shape(tensor)
+    bits = assignment.code_bits(tensor) or spec.MAX_BITS
+    units = machine.units_per_pixel(channels, bits)
+    kernels = {
+        window(network, network.layer(name))[0]
+        for name in network.readers(tensor)
+        if not isinstance(network.layer(name), MaxPool2d)
+    }
+    for pitch in range(width, width + machine.banks):
+        if all(kernel[0] == 1 or (pitch - kernel[1]) * units % machine.banks == 0 for kernel in kernels):
+            return pitch
+    raise ValueError(f"tensor {tensor}: kernels {sorted(kernels)} read it and need different row pitches")
 
 
 def layer_widths(assignment: Assignment, layer: Layer) -> tuple[int, int, int]:
@@ -146,18 +175,21 @@ class TensorPlace:
     Parameters
     ----------
     code_start : int or None
-        First activation word.
+        Unit address of the first pixel; a multiple of the number of banks.
     code_bits : int or None
         Width of the code.
-    code_words : int
-        Activation words of one pixel.
+    units : int
+        Units of one pixel.
+    pitch : int
+        Pixels from one row to the next.
     skip_start : int or None
         First skip word.
     """
 
     code_start: int | None
     code_bits: int | None
-    code_words: int
+    units: int
+    pitch: int
     skip_start: int | None
 
 
@@ -398,7 +430,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
                 continue
             geometry = layer_geometry(network, layer)
             _, target_bits, _ = layer_widths(assignment, layer)
-            staging = max(staging, tile_rows(machine, layer, geometry) * spec.planes_applied(target_bits))
+            staging = max(staging, tile_rows(machine, network, layer) * spec.planes_applied(target_bits))
             table_words += _channel_groups(machine, geometry.output_channels) * machine.requantizers + 1
     first = next(layer for layer in network if layer.input == IMAGE)
     geometry = layer_geometry(network, first)
@@ -409,7 +441,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
         "table_words": table_words,
         "activation_words": activation_words,
         "skip_words": skip_words,
-        "image_words": geometry.output_pixels * words_per_pixel(machine, geometry.input_channels, spec.IMAGE_BITS),
+        "image_words": geometry.output_pixels * padded_channels(machine, network, first) // machine.lanes,
         "image_bytes": channels * height * width,
         "layer_slots": len(network.layers) * len(assignments),
         "result_words": _channel_groups(machine, network.classes),
@@ -436,10 +468,11 @@ def _check_widths(machine: Machine, assignment: Assignment) -> None:
             if not network.is_pinned(layer):
                 machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
             low, high = accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
-            if target_bits == 1 and layer_geometry(network, layer).input_channels % machine.lanes:
+            input_channels = layer_geometry(network, layer).input_channels
+            if target_bits == 1 and input_channels != padded_channels(machine, network, layer):
                 raise ValueError(
-                    f"{where}: bipolar weights need input channels in a multiple of {machine.lanes} lanes, "
-                    f"not {layer_geometry(network, layer).input_channels}"
+                    f"{where}: bipolar weights need input channels in a multiple of {machine.channel_multiple}, "
+                    f"not {input_channels}"
                 )
         else:
             geometry = layer_geometry(network, layer)
@@ -496,15 +529,16 @@ def place_tensors(
         channels, height, width = network.shape(layer.name)
         bits = assignment.code_bits(layer.name)
         code_start = skip_start = None
-        code_words = 0
+        units = machine.units_per_pixel(channels, bits or spec.MAX_BITS)
+        pitch = tensor_pitch(network, machine, assignment, layer.name)
         if bits is not None:
-            code_words = words_per_pixel(machine, channels, bits)
             last = max(order[name] for name in network.readers(layer.name))
-            code_start = codes.place(height * width * code_words, last)
+            words = -(-height * pitch * units // machine.banks)
+            code_start = codes.place(words, last) * machine.banks
         if network.adders(layer.name):
             last = max(order[name] for name in network.adders(layer.name))
             skip_start = skips.place(height * width * _channel_groups(machine, channels), last)
-        places[layer.name] = TensorPlace(code_start, bits, code_words, skip_start)
+        places[layer.name] = TensorPlace(code_start, bits, units, pitch, skip_start)
     return places, (codes.size, skips.size)
 
 
@@ -536,12 +570,12 @@ def _weight_shapes(network: Network, machine: Machine) -> list[tuple[Layer, int,
     shapes: list[tuple[Layer, int, int]] = []
     identities = set()
     for layer in network:
-        geometry = layer_geometry(network, layer)
+        channels = network.shape(layer.input)[0]
         if isinstance(layer, WeightLayer):
-            shapes.append((layer, tile_rows(machine, layer, geometry), layer.stored_bits))
-        elif isinstance(layer, AveragePool2d) and geometry.input_channels not in identities:
-            identities.add(geometry.input_channels)
-            shapes.append((layer, tile_rows(machine, layer, geometry), POOL_STORED_BITS))
+            shapes.append((layer, tile_rows(machine, network, layer), layer.stored_bits))
+        elif isinstance(layer, AveragePool2d) and channels not in identities:
+            identities.add(channels)
+            shapes.append((layer, tile_rows(machine, network, layer), POOL_STORED_BITS))
     return shapes
 
 
@@ -565,7 +599,7 @@ def _pack_weights(network: Network, machine: Machine) -> tuple[NDArray[np.uint8]
 
 
 def _index_codes(network: Network, machine: Machine, layer: Layer) -> NDArray[np.int8]:
-    """Return the stored codes as (index, output channel): taps, then channels padded to whole weight words."""
+    """Return the stored codes as (index, output channel): taps, then padded channels."""
     channels, height, width = network.shape(layer.input)
     if isinstance(layer, AveragePool2d):
         codes = np.eye(channels, dtype=np.int8)[np.newaxis]
@@ -578,19 +612,19 @@ def _index_codes(network: Network, machine: Machine, layer: Layer) -> NDArray[np
             codes = codes.reshape(1, -1, out_channels)
     else:
         raise TypeError(f"layer {layer.name} has no stored codes")
-    padding = -codes.shape[1] % machine.lanes
+    padding = padded_channels(machine, network, layer) - codes.shape[1]
     padded = np.pad(codes, ((0, 0), (0, padding), (0, 0)))
     return padded.reshape(-1, codes.shape[2])
 
 
 def _layer_rows(machine: Machine, codes: NDArray[np.int8], stored_bits: int) -> NDArray[np.uint8]:
-    """Return the rows of a layer: tile by tile, weight word by weight word, the planes of a row top first."""
+    """Return the rows of a layer: tile by tile, chunk by chunk, the planes of a row top first."""
     indices, channels = codes.shape
     padded = np.pad(codes, ((0, 0), (0, -channels % machine.columns)))
     tiles = padded.shape[1] // machine.columns
-    # (weight word, lane, tile, column) -> (tile, weight word, column, lane) -> rows of the port.
-    cut = padded.reshape(indices // machine.lanes, machine.lanes, tiles, machine.columns).transpose(2, 0, 3, 1)
-    rows = cut.reshape(-1, 1, machine.weight_port_bits)
+    # (chunk, lane, tile, column) -> (tile, chunk, lane, column) -> rows of the port.
+    chunks = padded.reshape(indices // machine.bank_lanes, machine.bank_lanes, tiles, machine.columns)
+    rows = chunks.transpose(2, 0, 1, 3).reshape(-1, 1, machine.weight_port_bits)
     planes = np.arange(stored_bits - 1, -1, -1, dtype=np.int8).reshape(1, -1, 1)
     return ((rows >> planes) & 1).astype(np.uint8).reshape(-1, machine.weight_port_bits)
 
@@ -625,11 +659,12 @@ def _layer_fields(
     """Return the descriptor of a layer."""
     geometry = layer_geometry(network, layer)
     activation_bits = assignment.activation_bits(layer.name)
-    words = words_per_pixel(machine, geometry.input_channels, activation_bits)
     reads_image = layer.input == IMAGE
+    units = input_units(machine, network, layer, activation_bits)
     input_start = 0 if reads_image else _known(places[layer.input].code_start)
-    address_mask = (1 << machine.activation_address_bits) - 1
-    row_words = geometry.input_width * words
+    pitch = geometry.input_width if reads_image else places[layer.input].pitch
+    address_mask = (1 << machine.unit_address_bits) - 1
+    row_units = pitch * units
     place = places[layer.name]
     output_bits = place.code_bits or spec.MAX_BITS
     fields = {name: 0 for name, _ in machine.layer_layout.fields}
@@ -638,11 +673,11 @@ def _layer_fields(
         "reads_image": reads_image,
         "slot_index": machine.slot_index(activation_bits),
         # Addresses wrap, so padding may start before the tensor; such pixels are masked.
-        "input_start": (input_start - geometry.padding * (row_words + words)) & address_mask,
-        "pixel_step": geometry.stride * words & address_mask,
-        "row_step": geometry.stride * row_words & address_mask,
-        "kernel_row_step": row_words & address_mask,
-        "kernel_column_step": words & address_mask,
+        "input_start": (input_start - geometry.padding * (row_units + units)) & address_mask,
+        "pixel_step": geometry.stride * units & address_mask,
+        "row_step": geometry.stride * row_units & address_mask,
+        "kernel_row_step": row_units & address_mask,
+        "units": units,
         "input_width": geometry.input_width,
         "input_height": geometry.input_height,
         "output_width": geometry.output_width,
@@ -651,40 +686,33 @@ def _layer_fields(
         "kernel_height": geometry.kernel[0],
         "stride": geometry.stride,
         "padding": geometry.padding,
-        "words": words,
         "output_start": place.code_start or 0,
-        "output_words": place.code_words,
+        "output_units": place.units,
+        "output_row_gap": (place.pitch - geometry.output_width) * place.units & address_mask,
+        "output_slot_index": machine.slot_index(output_bits),
     }
     if isinstance(layer, MaxPool2d):
         return fields | {"is_max_pool": 1}
 
     _, target_bits, _ = layer_widths(assignment, layer)
-    weight_words = -(-geometry.input_channels // machine.lanes)
-    per_word = machine.activations_per_lane(activation_bits)
-    last_weight_words = weight_words - (words - 1) * per_word
-    groups_per_activation = 1 << machine.slot_index(activation_bits)
-    rows = tile_rows(machine, layer, geometry)
+    rows = tile_rows(machine, network, layer)
     pools = isinstance(layer, AveragePool2d)
     skip_low = network.skip_range(layer.name)[0]
     fields |= {
-        "last_word_groups": (1 << last_weight_words * groups_per_activation) - 1,
         "tiles": tile_count(machine, geometry),
         "passes": 1 if pools else spec.planes_applied(target_bits),
         "subtracts_first": not pools and spec.plane_subtracts(target_bits, 0),
         "subtracts_second": not pools and spec.plane_subtracts(target_bits, 1),
         "staging_start": rows if pools else 0,
         "plane_step": rows,
-        "word_step": per_word * machine.rows,
-        "tap_step": 0 if pools else weight_words * machine.rows,
-        "load_rows": per_word * machine.rows,
-        "last_load_rows": last_weight_words * machine.rows,
+        "shares_taps": pools,
+        "keeps_weights": pools and machine.banks % units == 0,
         "table_start": table_start,
         "channel_groups": _channel_groups(machine, geometry.output_channels),
         "makes_skip": place.skip_start is not None,
         "makes_signed_skip": place.skip_start is not None and skip_low < 0,
         "skip_output_start": place.skip_start or 0,
         "makes_code": place.code_start is not None,
-        "output_slot_index": machine.slot_index(output_bits),
         "code_high": spec.unsigned_high(output_bits),
     }
     if isinstance(layer, WeightLayer):
@@ -706,7 +734,7 @@ def _tiles_fields(
         return fields
     geometry = layer_geometry(network, layer)
     stored_bits, target_bits, _ = layer_widths(assignment, layer)
-    rows = tile_rows(machine, layer, geometry)
+    rows = tile_rows(machine, network, layer)
     return fields | {
         "has_weights": 1,
         "rounds": int(stored_bits > target_bits > 1),
@@ -736,7 +764,7 @@ def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
         "kernel_width": kernel[1],
         "stride": stride,
         "padding": padding,
-        "words": words_per_pixel(machine, channels * kernel[0] * kernel[1], spec.IMAGE_BITS),
+        "words": padded_channels(machine, network, first) // machine.lanes,
         "image_bytes": channels * height * width,
         "classes": network.classes,
     }
@@ -767,15 +795,16 @@ def read_codes(
     channels, height, width = shape
     bits = place.code_bits or spec.MAX_BITS
     start = _known(place.code_start)
-    pixels = height * width
     slot = machine.group_bits << machine.slot_index(bits)
     per_lane = machine.activations_per_lane(bits)
-    region = words[start : start + pixels * place.code_words]
-    # (pixel, word, activation of the lane, group of the activation, lane, bit) -> index order, bits together.
-    cut = region.reshape(
-        pixels, place.code_words, per_lane, slot // machine.group_bits, machine.lanes, machine.group_bits
+    units = words.reshape(-1, machine.unit_bits)
+    row_units = place.pitch * place.units
+    rows = [units[start + y * row_units : start + y * row_units + width * place.units] for y in range(height)]
+    # (pixel, unit, activation of the lane, group of the activation, lane, bit) -> channel order, bits together.
+    cut = np.concatenate(rows).reshape(
+        height * width, place.units, per_lane, slot // machine.group_bits, machine.bank_lanes, machine.group_bits
     )
-    codes = cut.transpose(0, 1, 2, 4, 3, 5).reshape(pixels, -1, slot)[:, :channels]
+    codes = cut.transpose(0, 1, 2, 4, 3, 5).reshape(height * width, -1, slot)[:, :channels]
     values = (codes.astype(np.uint16) << np.arange(slot, dtype=np.uint16)).sum(axis=2)
     return values.astype(np.uint8).T.reshape(shape)
 

@@ -15,6 +15,7 @@ from hwsim import spec
 from hwsim.machine import (
     ACCUMULATOR_HAZARD_CYCLES,
     ACCUMULATOR_LATENCY_CYCLES,
+    ADDRESS_LATENCY_CYCLES,
     ARRAY_LATENCY_CYCLES,
     MEMORY_LATENCY_CYCLES,
     REQUANTIZER_LATENCY_CYCLES,
@@ -22,6 +23,9 @@ from hwsim.machine import (
     Machine,
 )
 from hwsim.program import AssignmentProgram
+
+ACCUMULATED_CYCLES = ADDRESS_LATENCY_CYCLES + MEMORY_LATENCY_CYCLES + ARRAY_LATENCY_CYCLES + ACCUMULATOR_LATENCY_CYCLES
+"""From the last pixel of a job to the cycle in which the drain may read its accumulators."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
     for name, fields in zip(names, part.layers, strict=True):
         start = end + 1 + fetch_cycles
         if fields["is_max_pool"]:
-            array_cycles = fields["output_pixels"] * fields["words"] * fields["kernel_height"] * fields["kernel_width"]
+            array_cycles = fields["output_pixels"] * fields["units"] * fields["kernel_height"] * fields["kernel_width"]
             layer_end = start + array_cycles + MEMORY_LATENCY_CYCLES + 2
         else:
             layer_end, array_cycles = _array_layer(machine, fields, start, loader)
@@ -81,11 +85,10 @@ def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
 
 def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader: _Loader) -> tuple[int, int]:
     """Return the cycle in which a layer's last code has been stored, and the cycles its passes stream."""
-    taps = fields["kernel_height"] * fields["kernel_width"]
-    shares_taps = fields["tap_step"] == 0
+    window_units = fields["kernel_height"] * fields["kernel_width"] * fields["units"]
+    steps = [min(machine.banks, window_units - first) for first in range(0, window_units, machine.banks)]
+    unit_rows = machine.unit_rows * machine.activations_per_lane(machine.group_bits << fields["slot_index"])
     strips = _strips(fields["output_pixels"], machine.strip_pixels)
-    steps = [(word, tap) for word in range(fields["words"]) for tap in range(taps)]
-    last_word = fields["words"] - 1
 
     array_cycles = 0
     begin = start + 1
@@ -101,12 +104,10 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
         groups_left -= groups
         for strip in strips:
             for plane in range(fields["passes"]):
-                for word, tap in steps:
-                    if shares_taps and tap > 0:
-                        ready = begin + 1
-                    else:
-                        ready = begin + 1 + fields["last_load_rows" if word == last_word else "load_rows"]
-                    first_of_job = plane == 0 and word == 0 and tap == 0
+                for step, units in enumerate(steps):
+                    keeps = fields["keeps_weights"] and step > 0
+                    ready = begin + 1 + units * (1 if keeps else unit_rows)
+                    first_of_job = plane == 0 and step == 0
                     ready = max(ready, take + ACCUMULATOR_HAZARD_CYCLES, take + pixels + first_of_job)
                     if first_of_job:
                         ready = max(ready, releases[-2] + 1)
@@ -114,7 +115,7 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
                     pixels = strip
                     array_cycles += strip
                     begin = take + 1
-            accumulated = take + strip + MEMORY_LATENCY_CYCLES + ARRAY_LATENCY_CYCLES + ACCUMULATOR_LATENCY_CYCLES
+            accumulated = take + strip + ACCUMULATED_CYCLES
             drain_begin = max(drained + 1, accumulated + 1)
             drained = drain_begin + groups * (machine.requantizers + 2 + strip)
             releases.append(drained)

@@ -58,7 +58,6 @@ class Accelerator(wiring.Component):
             machine.columns, self.array.sum_bits, machine.accumulator_bits, 2 * machine.strip_pixels
         )
         slots = range(max(2, machine.layer_slots))
-        lane_groups = machine.lanes // machine.requantizers
         super().__init__(
             {
                 "load": In(stream.Signature(LOAD_WORD_BITS)),
@@ -69,8 +68,8 @@ class Accelerator(wiring.Component):
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
                 "weight_planes_read": Out(32),
-                "trace_code_enable": Out(machine.groups * lane_groups),
-                "trace_code_address": Out(machine.activation_address_bits),
+                "trace_code_enable": Out(machine.banks * machine.groups * machine.lane_runs),
+                "trace_code_address": Out(machine.banks * machine.word_address_bits),
                 "trace_code_data": Out(machine.activation_bits),
                 "trace_skip_enable": Out(1),
                 "trace_skip_address": Out(range(machine.skip_words)),
@@ -83,7 +82,6 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         machine = self.machine
-        reads = TwoCycleMemory.LATENCY
 
         def memory(name, width, depth, granularity=None):
             part = TwoCycleMemory(width, max(2, depth), granularity)
@@ -96,8 +94,11 @@ class Accelerator(wiring.Component):
         tables = memory("table", machine.table_layout.bits, machine.table_words)
         layers = memory("layer", LOAD_WORD_BITS, machine.layer_slots * machine.layer_layout.load_words)
         tiles = memory("tile", machine.tiles_layout.bits, machine.layer_slots)
-        granule = machine.requantizers * machine.group_bits
-        activations = memory("activation", machine.activation_bits, machine.activation_words, granule)
+        granule = machine.bank_lanes // machine.lane_runs * machine.group_bits
+        activations = [
+            memory(f"activation_{bank}", machine.unit_bits, machine.activation_words, granule)
+            for bank in range(machine.banks)
+        ]
         images = memory(
             "image", machine.activation_bits, 2 * machine.image_words, machine.activation_bits // machine.lanes
         )
@@ -136,7 +137,6 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             image_loader.geometry.eq(geometry),
             sequencer.image_ready.eq(image_loader.image_ready),
-            sequencer.image_half.eq(image_loader.half),
             image_loader.image_release.eq(sequencer.image_release),
             sequencer.result_free.eq(result_buffer.free),
             result_buffer.done.eq(sequencer.result_done),
@@ -173,38 +173,55 @@ class Accelerator(wiring.Component):
             m.d.sync += self.weight_planes_read.eq(self.weight_planes_read + 1)
 
         # Activations: image or activation memory -> array -> accumulators.
+        bank_bits = machine.banks.bit_length() - 1
+        pool_bank = max_pool.read_address[:bank_bits]
+        for _ in range(TwoCycleMemory.LATENCY):
+            stage = Signal(range(max(2, machine.banks)))
+            m.d.sync += stage.eq(pool_bank)
+            pool_bank = stage
         m.d.comb += [
             streamer.pass_ready.eq(feeder.pass_ready),
             streamer.next_pass.eq(feeder.next_pass),
             feeder.take.eq(streamer.take),
-            images.read_address.eq(streamer.read_address),
+            images.read_address.eq(streamer.read_address[0] + Mux(image_loader.half, machine.image_words, 0)),
             images.write_address.eq(image_loader.write_address),
             images.write_data.eq(image_loader.write_data),
             images.write_enable.eq(image_loader.write_enable),
-            activations.read_address.eq(Mux(layer.is_max_pool, max_pool.read_address, streamer.read_address)),
-            max_pool.read_data.eq(activations.read_data),
+            max_pool.read_data.eq(
+                Cat(part.read_data for part in activations).word_select(pool_bank, machine.unit_bits)
+            ),
+            array.activations.eq(
+                Cat(
+                    streamer.activations[bank][(group * machine.bank_lanes) * machine.group_bits :][
+                        : machine.bank_lanes * machine.group_bits
+                    ]
+                    for group in range(machine.groups)
+                    for bank in range(machine.banks)
+                )
+            ),
+            array.enable.eq(~0),
+            array.swap.eq(streamer.step.swap),
         ]
-        step = streamer.step
-        for _ in range(reads):
-            stage = Signal.like(step)
-            m.d.sync += stage.eq(step)
-            step = stage
-        image_word = Cat(
-            images.read_data[
-                lane * LANE_BITS + group * machine.group_bits : lane * LANE_BITS + (group + 1) * machine.group_bits
+        for bank, part in enumerate(activations):
+            # The image memory holds whole lanes, one after another; a unit holds groups of its lanes.
+            image_unit = Cat(
+                images.read_data[(bank * machine.bank_lanes + lane) * LANE_BITS :][
+                    group * machine.group_bits : (group + 1) * machine.group_bits
+                ]
+                for group in range(machine.groups)
+                for lane in range(machine.bank_lanes)
+            )
+            m.d.comb += [
+                part.read_address.eq(
+                    Mux(layer.is_max_pool, max_pool.read_address >> bank_bits, streamer.read_address[bank])
+                ),
+                streamer.read_data[bank].eq(Mux(layer.reads_image, image_unit, part.read_data)),
             ]
-            for group in range(machine.groups)
-            for lane in range(machine.lanes)
-        )
-        m.d.comb += [
-            array.activations.eq(Mux(layer.reads_image, image_word, activations.read_data)),
-            array.enable.eq(step.groups),
-            array.swap.eq(step.swap),
-        ]
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 with m.Case(machine.slot_index(slot)):
                     m.d.comb += array.slot.eq(array.slot_index(slot))
+        step = streamer.step
         for _ in range(array.LATENCY):
             stage = Signal.like(step)
             m.d.sync += stage.eq(step)
@@ -212,7 +229,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             accumulator.sums.eq(array.sums),
             accumulator.valid.eq(step.valid),
-            accumulator.address.eq(Cat(step.address, step.bank)),
+            accumulator.address.eq(Cat(step.address, step.accumulator_bank)),
             accumulator.clears.eq(step.clears),
             accumulator.doubles.eq(step.doubles),
             accumulator.subtracts.eq(step.subtracts),
@@ -246,23 +263,26 @@ class Accelerator(wiring.Component):
             result_buffer.write_data.eq(drain.result_data),
             result_buffer.write_enable.eq(drain.result_enable),
         ]
-        with m.If(layer.is_max_pool):
+        for bank, part in enumerate(activations):
+            with m.If(layer.is_max_pool):
+                written = max_pool.write_enable & (max_pool.write_address[:bank_bits] == bank)
+                m.d.comb += [
+                    part.write_address.eq(max_pool.write_address >> bank_bits),
+                    part.write_data.eq(max_pool.write_data),
+                    part.write_enable.eq(written.replicate(len(part.write_enable))),
+                ]
+            with m.Else():
+                m.d.comb += [
+                    part.write_address.eq(drain.code_write_address[bank]),
+                    part.write_data.eq(drain.code_write_data[bank]),
+                    part.write_enable.eq(drain.code_write_enable[bank]),
+                ]
             m.d.comb += [
-                activations.write_address.eq(max_pool.write_address),
-                activations.write_data.eq(max_pool.write_data),
-                activations.write_enable.eq(max_pool.write_enable.replicate(len(activations.write_enable))),
+                self.trace_code_enable.word_select(bank, len(part.write_enable)).eq(part.write_enable),
+                self.trace_code_address.word_select(bank, machine.word_address_bits).eq(part.write_address),
+                self.trace_code_data.word_select(bank, machine.unit_bits).eq(part.write_data),
             ]
-        with m.Else():
-            m.d.comb += [
-                activations.write_address.eq(drain.code_write_address),
-                activations.write_data.eq(drain.code_write_data),
-                activations.write_enable.eq(drain.code_write_enable),
-            ]
-
         m.d.comb += [
-            self.trace_code_enable.eq(activations.write_enable),
-            self.trace_code_address.eq(activations.write_address),
-            self.trace_code_data.eq(activations.write_data),
             self.trace_skip_enable.eq(skips.write_enable),
             self.trace_skip_address.eq(skips.write_address),
             self.trace_skip_data.eq(skips.write_data),

@@ -52,7 +52,7 @@ class Array(wiring.Component):
     weight_write : In(1)
     weight_row : In(range(R * C / W))
         At least one bit wide. The weights written are matrix bits ``weight_row * W ..``, where weight bit
-        ``column * R + lane`` is that of a column and lane.
+        ``lane * C + column`` is that of a lane and column.
     weight_data : In(W)
     weight_groups : In(G)
         Bit k: the weights are written into group k.
@@ -111,7 +111,7 @@ class Array(wiring.Component):
             wider = [index for index, bits in enumerate(self.slots) if bits > self.group_bits << level]
             m.d.sync += joins[level].eq(Cat(self.slot == index for index in wider).any())
 
-        # weights[k][column * R + lane]
+        # shadow[k][lane * C + column]
         shadow = [Signal(self.lanes * self.columns, name=f"shadow_{k}", reset_less=True) for k in range(self.groups)]
         active = [Signal(self.lanes * self.columns, name=f"active_{k}", reset_less=True) for k in range(self.groups)]
         for k in range(self.groups):
@@ -123,7 +123,7 @@ class Array(wiring.Component):
 
         for index, column in enumerate(columns):
             m.submodules[f"column_{index}"] = column
-            weights: list[Value] = [bits[index * self.lanes : (index + 1) * self.lanes] for bits in active]
+            weights: list[Value] = [bits[lane * self.columns + index] for bits in active for lane in range(self.lanes)]
             m.d.comb += [
                 column.activations.eq(word),
                 column.weights.eq(Cat(weights)),

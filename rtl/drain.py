@@ -1,6 +1,6 @@
 """Requantizes finished strips of accumulators into the stored forms of the output tensor."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,9 +20,9 @@ def output_layout(machine: Machine) -> data.StructLayout:
         {
             "valid": 1,
             "skip_address": range(machine.skip_words),
-            "code_address": machine.activation_address_bits,
-            "slot_position": range(machine.groups),
-            "lane_group": range(max(2, machine.lanes // machine.requantizers)),
+            "unit_address": machine.unit_address_bits,
+            "first_chunk": range(machine.groups),
+            "lane_run": range(max(2, machine.bank_lanes // machine.requantizers)),
             "result_address": range(max(2, machine.result_words)),
         }
     )
@@ -56,14 +56,13 @@ class Drain(wiring.Component):
         Skip memory, two cycles; a word is ``requantizers`` codes of 8 bits.
     skip_write_address, skip_write_data, skip_write_enable : Out
     code_write_address, code_write_data, code_write_enable : Out
-        Activation memory; one enable for ``requantizers * group_bits`` bits.
+        For each bank of the activation memory: word, unit, and an enable for every run of lanes of every group.
     result_address, result_data, result_enable : Out
         Result memory; a word is ``requantizers`` logits of 32 bits.
     """
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        lane_groups = machine.lanes // machine.requantizers
         super().__init__(
             {
                 "layer": In(struct(machine.layer_layout)),
@@ -81,9 +80,9 @@ class Drain(wiring.Component):
                 "skip_write_address": Out(range(machine.skip_words)),
                 "skip_write_data": Out(machine.requantizers * spec.SKIP_BITS),
                 "skip_write_enable": Out(1),
-                "code_write_address": Out(machine.activation_address_bits),
-                "code_write_data": Out(machine.activation_bits),
-                "code_write_enable": Out(machine.groups * lane_groups),
+                "code_write_address": Out(data.ArrayLayout(machine.word_address_bits, machine.banks)),
+                "code_write_data": Out(data.ArrayLayout(machine.unit_bits, machine.banks)),
+                "code_write_enable": Out(data.ArrayLayout(machine.groups * machine.lane_runs, machine.banks)),
                 "result_address": Out(range(max(2, machine.result_words))),
                 "result_data": Out(machine.requantizers * spec.LOGIT_BITS),
                 "result_enable": Out(1),
@@ -95,8 +94,6 @@ class Drain(wiring.Component):
         machine = self.machine
         layer = self.layer
         requantizers = machine.requantizers
-        lane_group_bits = (machine.lanes // requantizers).bit_length() - 1
-
         tile_groups_left = Signal(range(machine.groups_of_channels + 1))
         group = Signal(range(machine.groups_of_channels))
         tile_channel_group = Signal(SIZE_BITS)
@@ -107,9 +104,8 @@ class Drain(wiring.Component):
         bank = Signal()
         # Distance of a pixel from the tensor's start: where the strip starts, where it is, where the next one starts.
         skip_offset = {name: Signal(range(machine.skip_words), name=f"skip_offset_{name}") for name in ("start", "now")}
-        code_offset = {
-            name: Signal(machine.activation_address_bits, name=f"code_offset_{name}") for name in ("start", "now")
-        }
+        unit_offset = {name: Signal(machine.unit_address_bits, name=f"unit_offset_{name}") for name in ("start", "now")}
+        column = {name: Signal(SIZE_BITS, name=f"column_{name}") for name in ("start", "now")}
 
         tables = Signal(data.ArrayLayout(struct(machine.table_layout), requantizers))
         code_table = Signal(struct(machine.table_layout))
@@ -137,7 +133,8 @@ class Drain(wiring.Component):
                 group.eq(0),
                 channel_group.eq(tile_channel_group),
                 skip_offset["now"].eq(skip_offset["start"]),
-                code_offset["now"].eq(code_offset["start"]),
+                unit_offset["now"].eq(unit_offset["start"]),
+                column["now"].eq(column["start"]),
             ]
             groups = layer.channel_groups - tile_channel_group
             m.d.sync += tile_groups_left.eq(
@@ -153,7 +150,8 @@ class Drain(wiring.Component):
                         tile_channel_group.eq(0),
                         pixels_left.eq(layer.output_pixels),
                         skip_offset["start"].eq(0),
-                        code_offset["start"].eq(0),
+                        unit_offset["start"].eq(0),
+                        column["start"].eq(0),
                         table_address.eq(layer.table_start + layer.channel_groups * requantizers),
                     ]
                     m.next = "READ CODE TABLE"
@@ -180,10 +178,15 @@ class Drain(wiring.Component):
                 m.next = "STREAM"
             with m.State("STREAM"):
                 m.d.comb += issue.eq(1)
+                row_ends = column["now"] == layer.output_width - 1
+                next_skip_offset = skip_offset["now"] + layer.channel_groups
+                next_unit_offset = unit_offset["now"] + layer.output_units + Mux(row_ends, layer.output_row_gap, 0)
+                next_column = Mux(row_ends, 0, column["now"] + 1)
                 m.d.sync += [
                     pixel.eq(pixel + 1),
-                    skip_offset["now"].eq(skip_offset["now"] + layer.channel_groups),
-                    code_offset["now"].eq(code_offset["now"] + layer.output_words),
+                    skip_offset["now"].eq(next_skip_offset),
+                    unit_offset["now"].eq(next_unit_offset),
+                    column["now"].eq(next_column),
                 ]
                 with m.If(last_pixel):
                     with m.If(~last_group):
@@ -192,7 +195,8 @@ class Drain(wiring.Component):
                             group.eq(group + 1),
                             channel_group.eq(channel_group + 1),
                             skip_offset["now"].eq(skip_offset["start"]),
-                            code_offset["now"].eq(code_offset["start"]),
+                            unit_offset["now"].eq(unit_offset["start"]),
+                            column["now"].eq(column["start"]),
                         ]
                         m.next = "BEGIN GROUP"
                     with m.Else():
@@ -204,7 +208,8 @@ class Drain(wiring.Component):
                                 tile_channel_group.eq(channel_group + 1),
                                 pixels_left.eq(layer.output_pixels),
                                 skip_offset["start"].eq(0),
-                                code_offset["start"].eq(0),
+                                unit_offset["start"].eq(0),
+                                column["start"].eq(0),
                             ]
                             with m.If(channel_group == layer.channel_groups - 1):
                                 m.d.sync += settle.eq(latency)
@@ -212,8 +217,9 @@ class Drain(wiring.Component):
                         with m.Else():
                             m.d.sync += [
                                 pixels_left.eq(pixels_left - strip_pixels),
-                                skip_offset["start"].eq(skip_offset["now"] + layer.channel_groups),
-                                code_offset["start"].eq(code_offset["now"] + layer.output_words),
+                                skip_offset["start"].eq(next_skip_offset),
+                                unit_offset["start"].eq(next_unit_offset),
+                                column["start"].eq(next_column),
                             ]
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
@@ -221,26 +227,24 @@ class Drain(wiring.Component):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
 
-        # Channel group -> lane group, position in the lane, word of the pixel.
-        lane_index = channel_group >> lane_group_bits
-        position = Signal(range(machine.groups))
-        word = Signal(SIZE_BITS)
+        # A channel group is a number of whole chunks of bank_lanes channels, or a part of one.
+        runs_bits = machine.lane_runs.bit_length() - 1
+        chunks = max(1, requantizers // machine.bank_lanes)
+        chunk = (channel_group >> runs_bits) * chunks
+        first_chunk = Signal(range(machine.groups))
+        unit = Signal(SIZE_BITS)
         with m.Switch(layer.output_slot_index):
             for slot in machine.slots:
-                index = machine.slot_index(slot)
-                log2_per_lane = (machine.groups >> index).bit_length() - 1
-                with m.Case(index):
-                    m.d.comb += [
-                        position.eq(lane_index & ((1 << log2_per_lane) - 1)),
-                        word.eq(lane_index >> log2_per_lane),
-                    ]
+                chunk_bits = machine.activations_per_lane(slot).bit_length() - 1
+                with m.Case(machine.slot_index(slot)):
+                    m.d.comb += [first_chunk.eq(chunk & ((1 << chunk_bits) - 1)), unit.eq(chunk >> chunk_bits)]
         issued = Signal(output_layout(machine))
         m.d.comb += [
             issued.valid.eq(issue),
             issued.skip_address.eq(layer.skip_output_start + skip_offset["now"] + channel_group),
-            issued.code_address.eq(layer.output_start + code_offset["now"] + word),
-            issued.slot_position.eq(position),
-            issued.lane_group.eq(channel_group[:lane_group_bits] if lane_group_bits else 0),
+            issued.unit_address.eq(layer.output_start + unit_offset["now"] + unit),
+            issued.first_chunk.eq(first_chunk),
+            issued.lane_run.eq(channel_group[:runs_bits] if runs_bits else 0),
             issued.result_address.eq(channel_group),
             self.accumulator_bank.eq(bank),
             self.accumulator_address.eq(pixel),
@@ -318,36 +322,63 @@ class Drain(wiring.Component):
             self.result_enable.eq(first.valid & layer.makes_logits),
             self.skip_write_address.eq(first.skip_address),
             self.skip_write_enable.eq(first.valid & layer.makes_skip),
-            self.code_write_address.eq(second.code_address),
         ]
         self._write_codes(m, codes, second)
         return m
 
-    def _write_codes(self, m, codes, second):
-        """Spread the codes over the groups of their lanes: group k of a lane gets the code's group k mod slot."""
+    def _write_codes(self, m, codes, written):
+        """Send every chunk of ``bank_lanes`` codes to its bank, and its bits to the groups of its slot."""
         machine = self.machine
         layer = self.layer
         bits = machine.group_bits
-        lane_groups = machine.lanes // machine.requantizers
-        runs = []
-        for group in range(machine.groups):
-            run = Signal(machine.requantizers * bits, name=f"run_{group}")
-            enable = Signal(name=f"run_enable_{group}")
+        bank_bits = machine.banks.bit_length() - 1
+        size = min(machine.bank_lanes, machine.requantizers)
+        chunks = len(codes) // size
+        unit_addresses, group_runs, group_enables = [], [], []
+        for chunk in range(chunks):
+            unit_address = Signal(machine.unit_address_bits, name=f"unit_address_{chunk}")
+            # enables[group], runs[group]: whether and with what this chunk writes a group of its unit.
+            enables = Signal(machine.groups, name=f"enables_{chunk}")
+            runs = Signal(data.ArrayLayout(size * bits, machine.groups), name=f"runs_{chunk}")
+            own = codes[chunk * size : (chunk + 1) * size]
             with m.Switch(layer.output_slot_index):
                 for slot in machine.slots:
                     index = machine.slot_index(slot)
-                    part = group & ((1 << index) - 1)
+                    per_lane = machine.activations_per_lane(slot)
+                    position = (written.first_chunk + chunk)[: len(written.first_chunk) + 1]
                     with m.Case(index):
-                        m.d.comb += [
-                            run.eq(Cat(code[part * bits : (part + 1) * bits] for code in codes)),
-                            enable.eq(second.slot_position == group >> index),
-                        ]
-            for lane_group in range(lane_groups):
-                runs.append(run)
-                m.d.comb += self.code_write_enable[group * lane_groups + lane_group].eq(
-                    second.valid & layer.makes_code & enable & (second.lane_group == lane_group)
-                )
-        m.d.comb += self.code_write_data.eq(Cat(runs))
+                        m.d.comb += unit_address.eq(written.unit_address + (position >> per_lane.bit_length() - 1))
+                        for group in range(machine.groups):
+                            part = (group & ((1 << index) - 1)) * bits
+                            m.d.comb += [
+                                runs[group].eq(Cat(code[part : part + bits] for code in own)),
+                                enables[group].eq(position & (per_lane - 1) == group >> index),
+                            ]
+            unit_addresses.append(unit_address)
+            group_runs.append(runs)
+            group_enables.append(enables)
+
+        for bank in range(machine.banks):
+            hits = [address[:bank_bits] == bank if bank_bits else Const(1, 1) for address in unit_addresses]
+            word, enable = Signal.like(self.code_write_address[bank]), []
+            word_data = []
+            for hit, address in zip(hits, unit_addresses, strict=True):
+                with m.If(hit):
+                    m.d.comb += word.eq(address[bank_bits:])
+            for group in range(machine.groups):
+                run = Signal(size * bits, name=f"run_{bank}_{group}")
+                writes = Signal(name=f"writes_{bank}_{group}")
+                for hit, runs, enables in zip(hits, group_runs, group_enables, strict=True):
+                    with m.If(hit & enables[group]):
+                        m.d.comb += [run.eq(runs[group]), writes.eq(1)]
+                for lane_run in range(machine.lane_runs):
+                    word_data.append(run)
+                    enable.append(written.valid & layer.makes_code & writes & (written.lane_run == lane_run))
+            m.d.comb += [
+                self.code_write_address[bank].eq(word),
+                self.code_write_data[bank].eq(Cat(word_data)),
+                self.code_write_enable[bank].eq(Cat(enable)),
+            ]
 
     @staticmethod
     def _delay(m, value, cycles, name):

@@ -1,4 +1,4 @@
-"""Max pooling, word by word: the largest code of a window, in every slot of every lane."""
+"""Max pooling, unit by unit: the largest code of a window, in every slot of every lane of a bank."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -10,9 +10,9 @@ from rtl.records import struct
 
 
 class MaxPool(wiring.Component):
-    """Reads the words of every window, one a cycle, and writes their slot-wise maximum.
+    """Reads the units of every window, one a cycle, and writes their slot-wise maximum.
 
-    Pixels outside the image are skipped as code 0, which never wins. A layer takes one cycle for each tap of each word
+    Pixels outside the image are skipped as code 0, which never wins. A layer takes one cycle for each tap of each unit
     of each output pixel.
 
     Members
@@ -22,11 +22,11 @@ class MaxPool(wiring.Component):
     start : In(1)
         Begin a layer, one cycle.
     done : Out(1)
-        Every output word has been written, one cycle.
+        Every output unit has been written, one cycle.
     read_address : Out; read_data : In
-        Activation memory, two cycles.
+        Unit of the activation memory, two cycles.
     write_address, write_data, write_enable : Out
-        Activation memory, whole words.
+        Unit of the activation memory.
     """
 
     def __init__(self, machine: Machine):
@@ -36,10 +36,10 @@ class MaxPool(wiring.Component):
                 "layer": In(struct(machine.layer_layout)),
                 "start": In(1),
                 "done": Out(1),
-                "read_address": Out(machine.activation_address_bits),
-                "read_data": In(machine.activation_bits),
-                "write_address": Out(machine.activation_address_bits),
-                "write_data": Out(machine.activation_bits),
+                "read_address": Out(machine.unit_address_bits),
+                "read_data": In(machine.unit_bits),
+                "write_address": Out(machine.unit_address_bits),
+                "write_data": Out(machine.unit_bits),
                 "write_enable": Out(1),
             }
         )
@@ -48,10 +48,10 @@ class MaxPool(wiring.Component):
         m = Module()
         machine = self.machine
         layer = self.layer
-        address_bits = machine.activation_address_bits
+        address_bits = machine.unit_address_bits
 
         kernel_column, kernel_row = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
-        word = Signal(SIZE_BITS)
+        unit = Signal(SIZE_BITS)
         column = Signal(SIZE_BITS)
         input_x, input_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
         pixels_left = Signal(2 * SIZE_BITS)
@@ -64,7 +64,7 @@ class MaxPool(wiring.Component):
         running = Signal()
         last_column = kernel_column == layer.kernel_width - 1
         last_row = kernel_row == layer.kernel_height - 1
-        last_word = word == layer.words - 1
+        last_unit = unit == layer.units - 1
         first_tap = (kernel_column == 0) & (kernel_row == 0)
         last_tap = last_column & last_row
 
@@ -84,7 +84,7 @@ class MaxPool(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.start & layer.is_max_pool):
                     m.d.sync += [
-                        word.eq(0),
+                        unit.eq(0),
                         column.eq(0),
                         input_x.eq(0),
                         input_y.eq(0),
@@ -102,18 +102,21 @@ class MaxPool(wiring.Component):
                 with m.If(~last_column):
                     m.d.sync += [
                         kernel_column.eq(kernel_column + 1),
-                        tap_address.eq(tap_address + layer.kernel_column_step),
+                        tap_address.eq(tap_address + layer.units),
                     ]
                 with m.Elif(~last_row):
                     m.d.sync += [kernel_column.eq(0), kernel_row.eq(kernel_row + 1)]
                     m.d.sync += begin_window(tap_row_address + layer.kernel_row_step)
                 with m.Else():
                     m.d.sync += [kernel_column.eq(0), kernel_row.eq(0), output_address.eq(output_address + 1)]
-                    with m.If(~last_word):
-                        m.d.sync += word.eq(word + 1)
-                        m.d.sync += begin_window(pixel_address + word + 1)
+                    ends_row = last_unit & (column == layer.output_width - 1)
+                    with m.If(ends_row):
+                        m.d.sync += output_address.eq(output_address + 1 + layer.output_row_gap)
+                    with m.If(~last_unit):
+                        m.d.sync += unit.eq(unit + 1)
+                        m.d.sync += begin_window(pixel_address + unit + 1)
                     with m.Else():
-                        m.d.sync += [word.eq(0), pixels_left.eq(pixels_left - 1)]
+                        m.d.sync += [unit.eq(0), pixels_left.eq(pixels_left - 1)]
                         with m.If(column == layer.output_width - 1):
                             next_row = row_address + layer.row_step
                             m.d.sync += [
@@ -148,8 +151,8 @@ class MaxPool(wiring.Component):
             controls = stage
         valid, keep, first, last, address = controls[0], controls[1], controls[2], controls[3], controls[4:]
 
-        held = Signal(machine.activation_bits)
-        largest = Signal(machine.activation_bits)
+        held = Signal(machine.unit_bits)
+        largest = Signal(machine.unit_bits)
         candidate = Mux(keep, self.read_data, 0)
         m.d.comb += largest.eq(self._maximum(m, candidate, Mux(first, 0, held)))
         with m.If(valid):
@@ -162,13 +165,13 @@ class MaxPool(wiring.Component):
         return m
 
     def _maximum(self, m, left, right):
-        """Return the slot-wise maximum of two activation words (group-major)."""
+        """Return the slot-wise maximum of two units."""
         machine = self.machine
         bits = machine.group_bits
-        left_word = Signal(machine.activation_bits)
-        right_word = Signal(machine.activation_bits)
-        m.d.comb += [left_word.eq(left), right_word.eq(right)]
-        parts = [[None] * machine.lanes for _ in range(machine.groups)]
+        left_unit = Signal(machine.unit_bits)
+        right_unit = Signal(machine.unit_bits)
+        m.d.comb += [left_unit.eq(left), right_unit.eq(right)]
+        parts = [[None] * machine.bank_lanes for _ in range(machine.groups)]
         # ends_slot[k]: group k is the top group of a slot.
         ends_slot = Signal(machine.groups)
         with m.Switch(self.layer.slot_index):
@@ -177,12 +180,12 @@ class MaxPool(wiring.Component):
                 ends = sum(1 << k for k in range(machine.groups) if (k + 1) % (1 << index) == 0)
                 with m.Case(index):
                     m.d.comb += ends_slot.eq(ends)
-        for lane in range(machine.lanes):
+        for lane in range(machine.bank_lanes):
             greater = []
             carry = 0
             for group in range(machine.groups):
-                a = left_word.word_select(group * machine.lanes + lane, bits)
-                b = right_word.word_select(group * machine.lanes + lane, bits)
+                a = left_unit.word_select(group * machine.bank_lanes + lane, bits)
+                b = right_unit.word_select(group * machine.bank_lanes + lane, bits)
                 wins = Signal(name=f"wins_{lane}_{group}")
                 m.d.comb += wins.eq((a > b) | ((a == b) & carry))
                 greater.append(wins)
@@ -190,7 +193,7 @@ class MaxPool(wiring.Component):
             chosen = greater[-1]
             for group in reversed(range(machine.groups)):
                 chosen = Mux(ends_slot[group], greater[group], chosen)
-                a = left_word.word_select(group * machine.lanes + lane, bits)
-                b = right_word.word_select(group * machine.lanes + lane, bits)
+                a = left_unit.word_select(group * machine.bank_lanes + lane, bits)
+                b = right_unit.word_select(group * machine.bank_lanes + lane, bits)
                 parts[group][lane] = Mux(chosen, a, b)
         return Cat(*(part for group in parts for part in group))

@@ -1,6 +1,6 @@
 """Runs the layers of one image after another: fetch a descriptor, start the engines, wait until the layer is stored."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,8 +19,8 @@ class Sequencer(wiring.Component):
     -------
     run : In(stream.Signature(range(layer_slots)))
         Slot of the first layer of the assignment to run the next image at.
-    image_ready, image_half : In
-        See ``ImageLoader``.
+    image_ready : In(1)
+        The image memory holds an image.
     image_release : Out(1)
     result_free : In(1)
         A half of the result memory is free.
@@ -29,7 +29,7 @@ class Sequencer(wiring.Component):
     layers_address : Out; layers_data : In
         Descriptor memory, 32-bit words, two cycles.
     layer : Out
-        Descriptor of the running layer; ``input_start`` points into the half that holds the image.
+        Descriptor of the running layer.
     image_start : Out(1)
         The loader may begin with ``first_slot``, one cycle.
     first_slot : Out
@@ -53,7 +53,6 @@ class Sequencer(wiring.Component):
             {
                 "run": In(stream.Signature(slots)),
                 "image_ready": In(1),
-                "image_half": In(1),
                 "image_release": Out(1),
                 "result_free": In(1),
                 "result_done": Out(1),
@@ -84,9 +83,6 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             fetched.eq(record),
             self.layer.eq(fetched),
-            self.layer.input_start.eq(
-                fetched.input_start + Mux(fetched.reads_image & self.image_half, machine.image_words, 0)
-            ),
             self.layers_address.eq(address),
             self.first_slot.eq(self.slot),
         ]

@@ -1,22 +1,31 @@
 """Walks the passes of a layer and loads the weight plane of the next one while the array works on the current one."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import KERNEL_BITS, SIZE_BITS, Machine
+from hwsim.machine import ADDRESS_LATENCY_CYCLES, KERNEL_BITS, SIZE_BITS, Machine
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
+
+
+def unit_layout(machine: Machine) -> data.StructLayout:
+    """Return the layout of where the unit in one bank position comes from, relative to the output pixel."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "offset": machine.unit_address_bits,
+            "kernel_row": signed(KERNEL_BITS + 1),
+            "kernel_column": signed(KERNEL_BITS + 1),
+        }
+    )
 
 
 def pass_layout(machine: Machine) -> data.StructLayout:
     """Return the layout of what the activation streamer must know of a pass."""
     return data.StructLayout(
         {
-            "activation_offset": machine.activation_address_bits,
-            "kernel_row": KERNEL_BITS,
-            "kernel_column": KERNEL_BITS,
-            "groups": machine.groups,
+            "units": data.ArrayLayout(unit_layout(machine), machine.banks),
             "clears": 1,
             "doubles": 1,
             "subtracts": 1,
@@ -29,12 +38,12 @@ def pass_layout(machine: Machine) -> data.StructLayout:
 class WeightFeeder(wiring.Component):
     """Feeds the array's weight registers, one pass ahead of the activations.
 
-    A layer is a loop over tiles of output channels, strips of output pixels, planes, words of input channels and
-    kernel taps; the innermost body is a *pass*: one plane of one word of weights, applied to every pixel of the strip.
-    A *job* is one strip of one tile.
+    A layer is a loop over tiles of output channels, strips of output pixels, planes, and steps of ``banks`` input
+    units; the innermost body is a *pass*: one plane of the weights of one step, applied to every pixel of the strip. A
+    *job* is one strip of one tile. While the rows of a unit are loaded, the unit's place relative to an output pixel
+    (kernel tap and unit within the pixel) is noted for the streamer.
 
-    Throughput: a pass of n weight rows is ready n + 1 cycles after the previous one was taken (1 cycle if the taps
-    share their weights, as in average pooling).
+    Throughput: a pass that loads n weight rows is ready n + 1 cycles after the previous one was taken.
 
     Members
     -------
@@ -62,17 +71,16 @@ class WeightFeeder(wiring.Component):
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        address_bits = machine.staging_address_bits + 1
         super().__init__(
             {
                 "layer": In(struct(machine.layer_layout)),
                 "start": In(1),
                 "tile_ready": In(1),
                 "tile_release": Out(1),
-                "staging_address": Out(address_bits),
+                "staging_address": Out(machine.staging_address_bits + 1),
                 "staging_data": In(machine.weight_port_bits),
                 "weight_data": Out(machine.weight_port_bits),
-                "weight_row": Out(range(machine.rows)),
+                "weight_row": Out(range(max(2, machine.banks * machine.unit_rows))),
                 "weight_groups": Out(machine.groups),
                 "weight_write": Out(1),
                 "pass_ready": Out(1),
@@ -86,168 +94,155 @@ class WeightFeeder(wiring.Component):
         machine = self.machine
         layer = self.layer
         staging_bits = machine.staging_address_bits
-        half_start = Const(machine.staging_words, staging_bits + 1)
 
         tile = Signal(SIZE_BITS)
         pixels_left = Signal(2 * SIZE_BITS)
         plane = Signal(4)
-        word = Signal(SIZE_BITS)
-        kernel_row = Signal(KERNEL_BITS)
-        kernel_column = Signal(KERNEL_BITS)
         half = Signal()
-
-        plane_address = Signal(staging_bits)
-        word_address = Signal(staging_bits)
-        tap_address = Signal(staging_bits)
-        row_offset = Signal(machine.activation_address_bits)
-        offset = Signal(machine.activation_address_bits)
-
-        last_column = kernel_column == layer.kernel_width - 1
-        last_row = kernel_row == layer.kernel_height - 1
-        last_word = word == layer.words - 1
+        first_step = Signal()
         last_plane = plane == layer.passes - 1
         last_strip = pixels_left <= machine.strip_pixels
         last_tile = tile == layer.tiles - 1
-        first_tap = (kernel_column == 0) & (kernel_row == 0)
-        first_step = (word == 0) & first_tap
-        last_step = last_word & last_row & last_column
-        first_of_job = (plane == 0) & first_step
-        last_of_job = last_plane & last_step
 
-        rows_left = Signal(staging_bits + 1)
-        read_row = Signal(range(machine.rows))
-        read_group = Signal(range(machine.groups))
+        # The unit being loaded: its place in the window, relative to the output pixel's first one.
+        unit = Signal(SIZE_BITS)
+        kernel_row, kernel_column = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
+        row_offset, offset = Signal(machine.unit_address_bits), Signal(machine.unit_address_bits)
+        last_of_tap = unit == layer.units - 1
+        last_of_row = last_of_tap & (kernel_column == layer.kernel_width - 1)
+        last_of_window = last_of_row & (kernel_row == layer.kernel_height - 1)
+        window_ended = Signal()
+
+        bank = Signal(range(max(2, machine.banks)))
+        group = Signal(range(machine.groups))
+        part = Signal(range(max(2, machine.unit_rows)))
+        groups_minus_one = Signal(range(machine.groups))
+        with m.Switch(layer.slot_index):
+            for slot in machine.slots:
+                with m.Case(machine.slot_index(slot)):
+                    m.d.comb += groups_minus_one.eq(machine.activations_per_lane(slot) - 1)
+
+        plane_address = Signal(staging_bits)
         read_address = Signal(staging_bits)
+        # Where the rows of a step repeat (average pooling of narrow layers), only the first step of a job loads them.
+        loads = ~layer.keeps_weights | first_step
+        last_part = part == machine.unit_rows - 1
+        unit_ends = ~loads | ((group == groups_minus_one) & last_part)
         reading = Signal()
+        units = Signal(data.ArrayLayout(unit_layout(machine), machine.banks))
 
-        all_groups = Const((1 << machine.groups) - 1, machine.groups)
         m.d.comb += [
-            self.staging_address.eq(read_address + Mux(half, half_start, 0)),
-            self.next_pass.activation_offset.eq(offset),
-            self.next_pass.kernel_row.eq(kernel_row),
-            self.next_pass.kernel_column.eq(kernel_column),
-            self.next_pass.groups.eq(Mux(last_word, layer.last_word_groups, all_groups)),
-            self.next_pass.clears.eq(first_of_job),
+            self.staging_address.eq(read_address + Mux(half, machine.staging_words, 0)),
+            self.next_pass.units.eq(units),
+            self.next_pass.clears.eq((plane == 0) & first_step),
             self.next_pass.doubles.eq((plane != 0) & first_step),
             self.next_pass.subtracts.eq(
                 ((plane == 0) & layer.subtracts_first) | ((plane == 1) & layer.subtracts_second)
             ),
-            self.next_pass.first_of_job.eq(first_of_job),
-            self.next_pass.last_of_job.eq(last_of_job),
+            self.next_pass.first_of_job.eq((plane == 0) & first_step),
+            self.next_pass.last_of_job.eq(last_plane & window_ended),
         ]
 
-        def begin_load():
-            # Taps that share their weights (average pooling) keep what the first tap loaded.
-            shares = (layer.tap_step == 0) & ~first_tap
-            with m.If(shares):
-                m.next = "READY"
-            with m.Else():
-                m.d.sync += [
-                    rows_left.eq(Mux(last_word, layer.last_load_rows, layer.load_rows) - 1),
-                    read_row.eq(0),
-                    read_group.eq(0),
-                    read_address.eq(tap_address),
-                ]
-                m.next = "LOAD"
+        def begin_window(address):
+            return [
+                first_step.eq(1),
+                window_ended.eq(0),
+                unit.eq(0),
+                kernel_row.eq(0),
+                kernel_column.eq(0),
+                row_offset.eq(0),
+                offset.eq(0),
+                plane_address.eq(address),
+                read_address.eq(address),
+            ]
+
+        begin_step = [
+            bank.eq(0),
+            group.eq(0),
+            part.eq(0),
+            *(units[index].valid.eq(0) for index in range(machine.banks)),
+        ]
 
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start & ~layer.is_max_pool):
-                    m.d.sync += [
-                        tile.eq(0),
-                        pixels_left.eq(layer.output_pixels),
-                        plane.eq(0),
-                        word.eq(0),
-                        kernel_row.eq(0),
-                        kernel_column.eq(0),
-                        plane_address.eq(layer.staging_start),
-                        word_address.eq(layer.staging_start),
-                        tap_address.eq(layer.staging_start),
-                        row_offset.eq(0),
-                        offset.eq(0),
-                    ]
+                    m.d.sync += [tile.eq(0), pixels_left.eq(layer.output_pixels), plane.eq(0)]
+                    m.d.sync += begin_window(layer.staging_start)
                     m.next = "WAIT TILE"
             with m.State("WAIT TILE"):
+                m.d.sync += begin_step
                 with m.If(self.tile_ready):
-                    begin_load()
+                    m.next = "LOAD"
             with m.State("BEGIN"):
-                begin_load()
+                m.d.sync += begin_step
+                m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.comb += reading.eq(1)
-                m.d.sync += [read_address.eq(read_address + 1), rows_left.eq(rows_left - 1)]
-                with m.If(read_row == machine.rows - 1):
-                    m.d.sync += [read_row.eq(0), read_group.eq(read_group + 1)]
-                with m.Else():
-                    m.d.sync += read_row.eq(read_row + 1)
-                with m.If(rows_left == 0):
-                    m.next = "READY"
-            with m.State("READY"):
-                m.d.comb += self.pass_ready.eq(1)
-                with m.If(self.take):
-                    m.next = "BEGIN"
-                    with m.If(~last_column):
-                        m.d.sync += [
-                            kernel_column.eq(kernel_column + 1),
-                            offset.eq(offset + layer.kernel_column_step),
-                            tap_address.eq(tap_address + layer.tap_step),
-                        ]
-                    with m.Elif(~last_row):
+                m.d.comb += reading.eq(loads)
+                with m.Switch(bank):
+                    for index in range(machine.banks):
+                        with m.Case(index):
+                            m.d.sync += [
+                                units[index].valid.eq(1),
+                                units[index].offset.eq(offset),
+                                units[index].kernel_row.eq(kernel_row - layer.padding),
+                                units[index].kernel_column.eq(kernel_column - layer.padding),
+                            ]
+                m.d.sync += [read_address.eq(read_address + 1), part.eq(Mux(last_part, 0, part + 1))]
+                with m.If(last_part):
+                    m.d.sync += group.eq(group + 1)
+                with m.If(unit_ends):
+                    m.d.sync += [group.eq(0), part.eq(0), bank.eq(bank + 1), unit.eq(unit + 1), offset.eq(offset + 1)]
+                    with m.If(last_of_tap):
+                        m.d.sync += [unit.eq(0), kernel_column.eq(kernel_column + 1)]
+                        with m.If(layer.shares_taps):
+                            m.d.sync += read_address.eq(plane_address)
+                    with m.If(last_of_row):
                         m.d.sync += [
                             kernel_column.eq(0),
                             kernel_row.eq(kernel_row + 1),
                             row_offset.eq(row_offset + layer.kernel_row_step),
                             offset.eq(row_offset + layer.kernel_row_step),
-                            tap_address.eq(tap_address + layer.tap_step),
                         ]
-                    with m.Else():
-                        m.d.sync += [kernel_column.eq(0), kernel_row.eq(0)]
-                        with m.If(~last_word):
-                            m.d.sync += [
-                                word.eq(word + 1),
-                                row_offset.eq(word + 1),
-                                offset.eq(word + 1),
-                                word_address.eq(word_address + layer.word_step),
-                                tap_address.eq(word_address + layer.word_step),
-                            ]
+                    with m.If((bank == machine.banks - 1) | last_of_window):
+                        m.d.sync += window_ended.eq(last_of_window)
+                        m.next = "READY"
+            with m.State("READY"):
+                m.d.comb += self.pass_ready.eq(1)
+                with m.If(self.take):
+                    m.next = "BEGIN"
+                    m.d.sync += first_step.eq(0)
+                    with m.If(window_ended):
+                        with m.If(~last_plane):
+                            m.d.sync += plane.eq(plane + 1)
+                            m.d.sync += begin_window(plane_address + layer.plane_step)
                         with m.Else():
-                            m.d.sync += [word.eq(0), row_offset.eq(0), offset.eq(0)]
-                            with m.If(~last_plane):
-                                m.d.sync += [
-                                    plane.eq(plane + 1),
-                                    plane_address.eq(plane_address + layer.plane_step),
-                                    word_address.eq(plane_address + layer.plane_step),
-                                    tap_address.eq(plane_address + layer.plane_step),
-                                ]
+                            m.d.sync += plane.eq(0)
+                            m.d.sync += begin_window(layer.staging_start)
+                            with m.If(~last_strip):
+                                m.d.sync += pixels_left.eq(pixels_left - machine.strip_pixels)
                             with m.Else():
-                                m.d.sync += [
-                                    plane.eq(0),
-                                    plane_address.eq(layer.staging_start),
-                                    word_address.eq(layer.staging_start),
-                                    tap_address.eq(layer.staging_start),
-                                ]
-                                with m.If(~last_strip):
-                                    m.d.sync += pixels_left.eq(pixels_left - machine.strip_pixels)
-                                with m.Else():
-                                    m.d.comb += self.tile_release.eq(1)
-                                    m.d.sync += [
-                                        half.eq(~half),
-                                        tile.eq(tile + 1),
-                                        pixels_left.eq(layer.output_pixels),
-                                    ]
-                                    m.next = "WAIT TILE"
-                                    with m.If(last_tile):
-                                        m.next = "IDLE"
+                                m.d.comb += self.tile_release.eq(1)
+                                m.d.sync += [half.eq(~half), tile.eq(tile + 1), pixels_left.eq(layer.output_pixels)]
+                                m.next = "WAIT TILE"
+                                with m.If(last_tile):
+                                    m.next = "IDLE"
 
-        # The staging memory answers two cycles after the address; the load port's controls travel with the data.
-        delayed = Cat(reading, read_row, read_group)
-        for _ in range(TwoCycleMemory.LATENCY):
+        # The load port's controls travel with the staged row, and arrive no earlier than the swap of the pass before.
+        row = Signal.like(self.weight_row)
+        m.d.comb += row.eq(bank * machine.unit_rows + part)
+        delayed = Cat(reading, row, group)
+        for _ in range(TwoCycleMemory.LATENCY + ADDRESS_LATENCY_CYCLES):
             stage = Signal(len(delayed))
             m.d.sync += stage.eq(delayed)
             delayed = stage
-        row_end = 1 + len(read_row)
-        group = delayed[row_end:]
+        row_end = 1 + len(row)
+        staged = self.staging_data
+        for _ in range(ADDRESS_LATENCY_CYCLES):
+            stage = Signal(machine.weight_port_bits)
+            m.d.sync += stage.eq(staged)
+            staged = stage
         m.d.comb += [
-            self.weight_data.eq(self.staging_data),
+            self.weight_data.eq(staged),
             self.weight_write.eq(delayed[0]),
             self.weight_row.eq(delayed[1:row_end]),
         ]
@@ -256,7 +251,7 @@ class WeightFeeder(wiring.Component):
                 index = machine.slot_index(slot)
                 with m.Case(index):
                     m.d.comb += [
-                        self.weight_groups[position].eq(group == position >> index)
+                        self.weight_groups[position].eq(delayed[row_end:] == position >> index)
                         for position in range(machine.groups)
                     ]
         return m
