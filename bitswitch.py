@@ -581,14 +581,11 @@ def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths:
     from hwsim.precision import CATALOG
 
     default = CATALOG["8-6-4-2"]
-    size = {name: getattr(options, name) for name in ("lanes", "columns") if getattr(options, name) is not None}
-    lanes, columns = size.get("lanes", Machine.lanes), size.get("columns", Machine.columns)
-    return Machine(
-        weight_widths=weight_widths or default,
-        activation_widths=activation_widths or default,
-        requantizers=gcd(lanes, columns, Machine.requantizers),
-        weight_port_bits=gcd(lanes * columns, Machine.weight_port_bits),
-        **size,
+    return Machine.sized(
+        weight_widths or default,
+        activation_widths or default,
+        Machine.lanes if options.lanes is None else options.lanes,
+        Machine.columns if options.columns is None else options.columns,
     )
 
 

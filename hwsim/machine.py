@@ -19,8 +19,10 @@ do not fill the lanes, take several taps at once (*tap packing*).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hwsim import spec
 from hwsim.precision import WidthSet
@@ -189,6 +191,24 @@ class Machine:
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
         for name in MEMORY_NAMES:
             _require_range(name, getattr(self, name), 1, 1 << 20)
+
+    @classmethod
+    def sized(
+        cls, weight_widths: WidthSet, activation_widths: WidthSet, lanes: int, columns: int, **options: Any
+    ) -> Machine:
+        """Return a machine of this size, with banks, requantizers and weight port that suit it unless given."""
+        if lanes in (4, 8, 16, 32, 64) and columns >= 1:
+            banks = options.setdefault("banks", lanes // 4)
+            slots = {spec.slot_bits(bits) for bits in activation_widths} | {LANE_BITS}
+            channels = lanes // banks * (LANE_BITS // min(slots))
+            options.setdefault("requantizers", math.gcd(math.gcd(lanes, columns), min(8, channels)))
+            port_bits = lanes // banks * columns
+            while port_bits > 64 and port_bits % 2 == 0:
+                port_bits //= 2
+            options.setdefault("weight_port_bits", port_bits)
+        return cls(
+            weight_widths=weight_widths, activation_widths=activation_widths, lanes=lanes, columns=columns, **options
+        )
 
     @property
     def group_bits(self) -> int:

@@ -132,8 +132,8 @@ def stimulus(machine: Machine, array: Array, cases: list[Case], seed: int) -> tu
         )  # (columns, slots, lanes)
         told = []
         for index in range(slots):
-            matrix = plane[:, index].reshape(machine.rows, machine.weight_port_bits)
-            for row in range(machine.rows):
+            matrix = plane[:, index].T.reshape(-1, machine.weight_port_bits)
+            for row in range(len(matrix)):
                 told.append(
                     {
                         "weight_write": 1,
@@ -230,7 +230,7 @@ MUTATIONS = [
 
 def small(widths: WidthSet) -> Machine:
     return Machine(
-        weight_widths=widths, activation_widths=widths, lanes=8, columns=4, requantizers=2, weight_port_bits=16
+        weight_widths=widths, activation_widths=widths, lanes=8, columns=4, requantizers=2, weight_port_bits=8
     )
 
 

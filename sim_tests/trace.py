@@ -51,10 +51,12 @@ class MemoryReplay:
 
     def __init__(self, machine: Machine, code: Records, skip: Records) -> None:
         self._machine = machine
-        granules = machine.groups * (machine.lanes // machine.requantizers)
-        granule_bits = machine.requantizers * machine.group_bits
+        self._granules_per_bank = machine.groups * machine.lane_runs
+        granules = machine.banks * self._granules_per_bank
+        granule_bits = machine.activation_bits // granules
         self._code_cycle, self._skip_cycle = code["cycle"], skip["cycle"]
-        self._code_address, self._skip_address = code["trace_code_address"], skip["trace_skip_address"]
+        self._code_address = packing.unpack(code["trace_code_address"], machine.word_address_bits, machine.banks)
+        self._skip_address = skip["trace_skip_address"]
         enable = packing.unpack(code["trace_code_enable"], 1, granules)
         bits = packing.unpack(code["trace_code_data"], 1, machine.activation_bits).astype(np.uint8)
         self._code_enable = enable.astype(bool)
@@ -92,7 +94,7 @@ class MemoryReplay:
     def _apply_codes(self, first: int, last: int) -> np.ndarray:
         here = slice(*np.searchsorted(self._code_cycle, (first, last + 1)))
         records, granules = np.nonzero(self._code_enable[here])
-        addresses = self._code_address[here][records]
+        addresses = self._code_address[here][records, granules // self._granules_per_bank]
         written = np.zeros_like(self._codes)
         self._codes[addresses, granules] = self._code_bits[here][records, granules]
         written[addresses, granules] = 1

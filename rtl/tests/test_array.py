@@ -36,7 +36,7 @@ def pack(array, values, slot_bits):
 
 
 def plane_sums(array, values, slot_bits, weights, enable):
-    """Return the dot products of the activations with the weight bits ``weights[k][column * R + lane]``.
+    """Return the dot products of the activations with the weight bits ``weights[k][lane * C + column]``.
 
     Every group of an activation is weighed by its own weight bit and enable bit; where all groups of an index hold
     the same bit and are enabled, as the machine has it, that is activation * weight bit.
@@ -48,7 +48,7 @@ def plane_sums(array, values, slot_bits, weights, enable):
             for index, value in enumerate(held):
                 for part in range(slot_bits // g):
                     k = index * slot_bits // g + part
-                    if enable >> k & 1 and weights[k] >> (column * array.lanes + lane) & 1:
+                    if enable >> k & 1 and weights[k] >> (lane * array.columns + column) & 1:
                         total += value & (((1 << g) - 1) << (part * g))
         sums.append(total)
     return sums
@@ -59,7 +59,7 @@ def plain_dot_products(array, values, slot_bits, weights):
     groups = slot_bits // array.group_bits
     return [
         sum(
-            value * (weights[index * groups] >> (column * array.lanes + lane) & 1)
+            value * (weights[index * groups] >> (lane * array.columns + column) & 1)
             for lane, held in enumerate(values)
             for index, value in enumerate(held)
         )
