@@ -575,7 +575,6 @@ def _verilog(options: argparse.Namespace) -> Result:
 
 def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths: Any) -> Any:
     """Return the machine of --lanes and --columns; its narrower parts are as wide as these two allow."""
-    from math import gcd
 
     from hwsim.machine import Machine
     from hwsim.precision import CATALOG
