@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from hwsim.machine import Machine
@@ -13,6 +14,7 @@ INPUT_STREAMS = ("load", "run", "image")
 STREAMS = (*INPUT_STREAMS, "result")
 
 
+@functools.lru_cache(maxsize=4)
 def design_of(machine: Machine) -> Design:
     """Return the Verilog of the accelerator and its ports."""
     from rtl import verilog

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sim_tests.wrapper import Port, ports_of
+
+if TYPE_CHECKING:
+    from amaranth.hdl import Signal
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,44 @@ class Design:
         return replace(self, verilog=self.verilog.replace(old, new))
 
 
-def from_component(component, name: str) -> Design:  # type: ignore[no-untyped-def]
-    """Return the Verilog and the ports of an Amaranth component."""
-    from amaranth.back import verilog
+def from_component(component, name: str, extra_inputs: Sequence[Signal] = ()) -> Design:  # type: ignore[no-untyped-def]
+    """Return the Verilog and the ports of an Amaranth component.
 
-    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-    return Design(name, text, tuple(ports_of(component)))
+    Parameters
+    ----------
+    component : amaranth.lib.wiring.Component
+    name : str
+        Module name.
+    extra_inputs : sequence of Signal
+        Undriven signals used inside that become input ports too.
+    """
+    from amaranth.back import verilog
+    from amaranth.hdl import Value
+
+    values = [Value.cast(value) for _, _, value in component.signature.flatten(component)]
+    text = verilog.convert(
+        component, name=name, ports=[*values, *extra_inputs], emit_src=False, strip_internal_attrs=True
+    )
+    extra = [Port(signal.name, "input", len(signal)) for signal in extra_inputs]
+    return Design(name, with_memory_loops(text), (*ports_of(component), *extra))
+
+
+def with_memory_loops(verilog: str) -> str:
+    """Return Verilog in which a run of ``memory[0] = 0; memory[1] = 0; ...`` is a loop: it compiles much faster."""
+
+    def loop(run: re.Match[str]) -> str:
+        lines = run.group(0).splitlines()
+        indent, memory, value = ENTRY.match(lines[0]).group(1, 2, 4)  # type: ignore[union-attr]
+        addresses = [int(ENTRY.match(line).group(3)) for line in lines]  # type: ignore[union-attr]
+        if addresses != list(range(len(lines))) or len({ENTRY.match(line).group(2) for line in lines}) != 1:  # type: ignore[union-attr]
+            return run.group(0)
+        return f"{indent}for (integer at = 0; at < {len(lines)}; at = at + 1) {memory}[at] = {value};\n"
+
+    return re.sub(r"(?:^ +\w+\[\d+\] = \d+'[hd]0+;\n){2,}", loop, verilog, flags=re.M)
+
+
+ENTRY = re.compile(r"( +)(\w+)\[(\d+)\] = (\d+'[hd]0+);")
+"""One line of a memory's initial block, for a word that starts as zero."""
 
 
 def side_by_side(designs: Sequence[Design], name: str = "side_by_side") -> Design:

@@ -90,6 +90,7 @@ def simulate(
     seed: int = 0,
     interrupt_cycles: int | None = None,
     design: Design | None = None,
+    inputs: Mapping[str, int] | None = None,
     max_cycles: int = MAX_CYCLES,
     cache: Path = harness.CACHE,
 ) -> SimulationResult:
@@ -110,6 +111,8 @@ def simulate(
         Reset the machine so many cycles into the first image, and begin again.
     design : Design, optional
         Other Verilog of the same machine, for mutations.
+    inputs : mapping of str to int, optional
+        Values held on input ports that this design has besides the accelerator's.
     max_cycles : int
         Give up after so many cycles.
     cache : Path
@@ -149,6 +152,7 @@ def simulate(
             "seed": seed,
             "max_cycles": max_cycles,
             "interrupt_cycles": interrupt_cycles,
+            "inputs": dict(inputs or {}),
         },
         {
             "load_words": program.load_words(),

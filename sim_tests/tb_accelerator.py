@@ -1,8 +1,9 @@
 """Testbench of the accelerator: load the program, send commands and images, take the logits.
 
 The job's arrays are ``load_words`` (uint32), ``slots`` (one for each run) and ``pixels`` (runs, bytes); its values are
-``classes``, ``idle``, ``stall``, ``seed``, ``max_cycles`` and ``interrupt_cycles``. If the last is not None, the first
-run is begun, left alone for so many cycles, and the machine is reset before everything is done from the start.
+``classes``, ``idle``, ``stall``, ``seed``, ``max_cycles``, ``interrupt_cycles`` and ``inputs``. If ``interrupt_cycles``
+is not None, the first run is begun, left alone for so many cycles, and the machine is reset before everything is done
+from the start. ``inputs`` are values of further input ports, held from the beginning.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ async def run_images(dut) -> None:  # type: ignore[no-untyped-def]
     runs = len(job.arrays["slots"])
     assert runs, "there is nothing to run"
     testbench = Testbench(dut, job)
+    for name, value in job.values["inputs"].items():
+        getattr(dut, name).value = value
     await streams.reset(dut)
     before = dict.fromkeys(STREAMS, 0)
     if job.values["interrupt_cycles"] is not None:

@@ -190,8 +190,8 @@ MUTATIONS = {
     "rounding of the switch": (WeightLoader, "entry.rounds", "choose(4, entry.rounds, 0)"),
     "sign of the top plane": (
         ActivationStreamer,
-        "self.step.subtracts.eq(this_pass.subtracts)",
-        "self.step.subtracts.eq(choose(5, this_pass.subtracts, 0))",
+        "step.subtracts.eq(this_pass.subtracts)",
+        "step.subtracts.eq(choose(5, this_pass.subtracts, 0))",
     ),
     "order of the logits": (
         Drain,
