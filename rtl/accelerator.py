@@ -47,6 +47,8 @@ class Accelerator(wiring.Component):
         See ``Sequencer``.
     weight_planes_read : Out(32)
         Words read from the weight memory since reset.
+    image_bytes : Out
+        Bytes of an image of the loaded network, 0 before a program has been loaded.
     trace_* : Out
         What is stored, as it is stored, for a testbench; leave them open in a design.
     """
@@ -68,6 +70,7 @@ class Accelerator(wiring.Component):
                 "cycles": Out(32),
                 "stall_cycles": Out(32),
                 "weight_planes_read": Out(32),
+                "image_bytes": Out(dict(machine.image_layout.fields)["image_bytes"]),
                 "trace_code_enable": Out(machine.banks * machine.groups * machine.lane_runs),
                 "trace_code_address": Out(machine.banks * machine.word_address_bits),
                 "trace_code_data": Out(machine.activation_bits),
@@ -141,6 +144,7 @@ class Accelerator(wiring.Component):
             sequencer.result_free.eq(result_buffer.free),
             result_buffer.done.eq(sequencer.result_done),
             result_buffer.classes.eq(geometry.classes),
+            self.image_bytes.eq(geometry.image_bytes),
             layers.read_address.eq(sequencer.layers_address),
             sequencer.layers_data.eq(layers.read_data),
             sequencer.layer_done.eq(layer_done),
