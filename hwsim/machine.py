@@ -130,16 +130,18 @@ class Machine:
         Width of the weight memory and of the path into the array; divides bank_lanes * columns.
     strip_pixels : int
         Output pixels accumulated at once, a power of two; there are two such strips.
+    image_channels : int
+        Image channels laid out in a cycle, 1 .. 4; images of more channels take more cycles, of fewer waste lanes.
     accumulator_bits : int
         Width of an accumulator, signed.
     requantizer : RequantizerFormat
         Widths of M, K, B and S.
-    weight_words, staging_words, table_words, activation_words, skip_words, image_words, image_bytes, layer_slots,
+    weight_words, staging_words, table_words, activation_words, skip_words, image_words, raw_image_words, layer_slots,
     result_words : int
         Depths of the memories: weight planes (words of ``weight_port_bits``), switched planes of one tile (there are
         two), requantizer entries, activation words, skip words of ``requantizers`` codes, laid out image words (there
-        are two images), bytes of the raw image, layers of all resident assignments, result words of ``requantizers``
-        logits (there are two results).
+        are two images), words of ``image_channels`` bytes of the raw image, layers of all resident assignments,
+        result words of ``requantizers`` logits (there are two results).
 
     Raises
     ------
@@ -155,6 +157,7 @@ class Machine:
     requantizers: int = 4
     weight_port_bits: int = 32
     strip_pixels: int = 64
+    image_channels: int = 1
     accumulator_bits: int = 24
     requantizer: RequantizerFormat = field(default_factory=RequantizerFormat)
     weight_words: int = 8192
@@ -163,7 +166,7 @@ class Machine:
     activation_words: int = 1024
     skip_words: int = 2048
     image_words: int = 64
-    image_bytes: int = 64
+    raw_image_words: int = 64
     layer_slots: int = 64
     result_words: int = 4
 
@@ -188,6 +191,7 @@ class Machine:
                 f"{self.bank_lanes} * {self.columns}"
             )
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
+        _require_range("image_channels", self.image_channels, 1, 4)
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
         for name in MEMORY_NAMES:
             _require_range(name, getattr(self, name), 1, 1 << 20)
@@ -288,7 +292,8 @@ class Machine:
             "tables": self.table_words * self.table_layout.bits,
             "activations": self.activation_words * self.activation_bits,
             "skip": self.skip_words * self.requantizers * spec.SKIP_BITS,
-            "image": 2 * self.image_words * self.activation_bits + self.image_bytes * spec.IMAGE_BITS,
+            "image": 2 * self.image_words * self.activation_bits
+            + self.raw_image_words * self.image_channels * spec.IMAGE_BITS,
             "accumulators": 2 * self.strip_pixels * self.columns * self.accumulator_bits,
             "descriptors": self.layer_slots * (self.layer_layout.load_words + self.tiles_layout.load_words) * 32,
             "results": 2 * self.result_words * self.requantizers * spec.LOGIT_BITS,
@@ -311,6 +316,11 @@ class Machine:
     def unit_address_bits(self) -> int:
         """Width of a unit address, of the activation memory or of one image."""
         return bits_for(max(self.activation_words, self.image_words) * self.banks - 1)
+
+    @property
+    def image_steps_per_word(self) -> int:
+        """Taps of ``image_channels`` channels that fill an image word."""
+        return self.lanes // self.image_channels
 
     @property
     def word_address_bits(self) -> int:
@@ -398,6 +408,7 @@ class Machine:
     @property
     def image_layout(self) -> FieldLayout:
         """Geometry of image, first layer and result, for the image loader and the result buffer."""
+        raw_address = bits_for(self.raw_image_words - 1)
         return FieldLayout(
             (
                 ("channels", SIZE_BITS),
@@ -409,8 +420,11 @@ class Machine:
                 ("kernel_width", KERNEL_BITS),
                 ("stride", KERNEL_BITS),
                 ("padding", KERNEL_BITS),
-                ("words", SIZE_BITS),
-                ("image_bytes", bits_for(self.image_bytes)),
+                ("steps", SIZE_BITS),
+                ("start", raw_address),
+                ("row_step", raw_address),
+                ("window_step", raw_address),
+                ("window_row_step", raw_address),
                 ("classes", SIZE_BITS),
             )
         )
@@ -439,7 +453,7 @@ MEMORY_NAMES = (
     "activation_words",
     "skip_words",
     "image_words",
-    "image_bytes",
+    "raw_image_words",
     "layer_slots",
     "result_words",
 )

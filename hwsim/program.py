@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim import spec
-from hwsim.machine import KERNEL_BITS, LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, MEMORY_NAMES, SIZE_BITS, Machine
+from hwsim.machine import (
+    KERNEL_BITS,
+    LOAD_COUNT_BITS,
+    LOAD_TARGETS,
+    LOAD_WORD_BITS,
+    MEMORY_NAMES,
+    SIZE_BITS,
+    Machine,
+    bits_for,
+)
 from hwsim.network import (
     IMAGE,
     Assignment,
@@ -95,8 +104,17 @@ def window(network: Network, layer: Layer) -> tuple[tuple[int, int], int, int]:
 
 def padded_channels(machine: Machine, network: Network, layer: Layer) -> int:
     """Return the input channels of a tap with their padding; a laid out image fills whole words."""
-    multiple = machine.lanes if layer.input == IMAGE else machine.channel_multiple
-    return -(-layer_geometry(network, layer).input_channels // multiple) * multiple
+    channels = layer_geometry(network, layer).input_channels
+    if layer.input == IMAGE:
+        kernel, _, _ = window(network, layer)
+        steps = kernel[0] * kernel[1] * image_steps(network, machine)
+        return -(-steps // machine.image_steps_per_word) * machine.lanes
+    return -(-channels // machine.channel_multiple) * machine.channel_multiple
+
+
+def image_steps(network: Network, machine: Machine) -> int:
+    """Return the steps of ``image_channels`` channels that one pixel of the image takes."""
+    return -(-network.image_shape[0] // machine.image_channels)
 
 
 def input_units(machine: Machine, network: Network, layer: Layer, activation_bits: int) -> int:
@@ -434,7 +452,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
             table_words += _channel_groups(machine, geometry.output_channels) * machine.requantizers + 1
     first = next(layer for layer in network if layer.input == IMAGE)
     geometry = layer_geometry(network, first)
-    channels, height, width = network.image_shape
+    _, height, width = network.image_shape
     needs = {
         "weight_words": weight_words,
         "staging_words": staging,
@@ -442,7 +460,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
         "activation_words": activation_words,
         "skip_words": skip_words,
         "image_words": geometry.output_pixels * padded_channels(machine, network, first) // machine.lanes,
-        "image_bytes": channels * height * width,
+        "raw_image_words": height * width * image_steps(network, machine),
         "layer_slots": len(network.layers) * len(assignments),
         "result_words": _channel_groups(machine, network.classes),
     }
@@ -451,10 +469,19 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
 
 
 def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
-    """Return ``machine`` with every memory as deep as the network needs, rounded up to a power of two."""
+    """Return ``machine`` with memories as deep as a network needs, and its image channels.
+
+    Depths are rounded up to a power of two, those beyond 4096 words to a multiple of 2048: block RAMs come in pieces of
+    that size, and the weights are by far the largest memory.
+    """
+    machine = dataclasses.replace(machine, image_channels=min(4, network.image_shape[0]))
     needs = requirements(network, machine, assignments)
-    depths: dict[str, Any] = {name: 1 << max(1, (need - 1).bit_length()) for name, need in needs.items()}
+    depths: dict[str, Any] = {name: _rounded_depth(need) for name, need in needs.items()}
     return dataclasses.replace(machine, **depths)
+
+
+def _rounded_depth(words: int) -> int:
+    return 1 << max(1, (words - 1).bit_length()) if words <= 4096 else -(-words // 2048) * 2048
 
 
 def _check_widths(machine: Machine, assignment: Assignment) -> None:
@@ -609,12 +636,25 @@ def _index_codes(network: Network, machine: Machine, layer: Layer) -> NDArray[np
         out_channels = layer.out_channels
         codes = layer.codes.reshape(out_channels, channels, -1).transpose(2, 1, 0)
         if layer.input == IMAGE:
-            codes = codes.reshape(1, -1, out_channels)
+            return _image_index_codes(network, machine, codes)
     else:
         raise TypeError(f"layer {layer.name} has no stored codes")
     padding = padded_channels(machine, network, layer) - codes.shape[1]
     padded = np.pad(codes, ((0, 0), (0, padding), (0, 0)))
     return padded.reshape(-1, codes.shape[2])
+
+
+def _image_index_codes(network: Network, machine: Machine, codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return codes (tap, channel, output channel) as the image loader lays out their windows."""
+    taps, channels, out_channels = codes.shape
+    steps = image_steps(network, machine)
+    padded = np.pad(codes, ((0, 0), (0, steps * machine.image_channels - channels), (0, 0)))
+    flat = padded.reshape(taps * steps, machine.image_channels, out_channels)
+    per_word = machine.image_steps_per_word
+    words = np.pad(flat, ((0, -len(flat) % per_word), (0, 0), (0, 0)))
+    words = words.reshape(-1, per_word * machine.image_channels, out_channels)
+    idle_lanes = machine.lanes - words.shape[1]
+    return np.pad(words, ((0, 0), (0, idle_lanes), (0, 0))).reshape(-1, out_channels)
 
 
 def _layer_rows(machine: Machine, codes: NDArray[np.int8], stored_bits: int) -> NDArray[np.uint8]:
@@ -754,6 +794,8 @@ def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
     kernel, stride, padding = window(network, first)
     channels, height, width = network.image_shape
     _, out_height, out_width = network.shape(first.name)
+    steps = image_steps(network, machine)
+    address_mask = (1 << bits_for(machine.raw_image_words - 1)) - 1
     return {
         "channels": channels,
         "height": height,
@@ -764,8 +806,11 @@ def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
         "kernel_width": kernel[1],
         "stride": stride,
         "padding": padding,
-        "words": padded_channels(machine, network, first) // machine.lanes,
-        "image_bytes": channels * height * width,
+        "steps": steps,
+        "start": -padding * (width + 1) * steps & address_mask,
+        "row_step": width * steps & address_mask,
+        "window_step": stride * steps & address_mask,
+        "window_row_step": stride * width * steps & address_mask,
         "classes": network.classes,
     }
 

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
-from hwsim.machine import KERNEL_BITS, SIZE_BITS, Machine
+from hwsim.machine import KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 
@@ -14,11 +14,13 @@ class ImageLoader(wiring.Component):
     """Takes images byte by byte in (row, column, channel) order and writes the image memory.
 
     The first layer's window of an output pixel, in (kernel row, kernel column, channel) order with 0 outside the
-    image, becomes consecutive lanes of ``words`` image words, so that the first layer runs as a 1x1 convolution and
-    narrow images keep the lanes busy. The image memory holds two images, so the next one is received while the array
-    works on this one.
+    image, becomes the lanes of consecutive image words, so that the first layer runs as a 1x1 convolution and images
+    of few channels keep the lanes busy. ``image_channels`` channels of one tap are laid out in a cycle, and a word
+    holds as many whole taps as fit. The image memory holds two images, so the next one is received while the array
+    works on this one. A row of windows is laid out as soon as its pixels have arrived.
 
-    Cycles: one for each byte received, then one for each byte laid out, plus a constant.
+    Cycles: one for each byte received; one for each tap (and ``image_channels`` channels) of each output pixel, begun
+    when the pixels are there; the next image is received when the layout has ended.
 
     Members
     -------
@@ -55,126 +57,165 @@ class ImageLoader(wiring.Component):
         m = Module()
         machine = self.machine
         geometry = self.geometry
-        bytes_depth = max(2, machine.image_bytes)
-        m.submodules.raw = raw = TwoCycleMemory(spec.IMAGE_BITS, bytes_depth)
+        step_channels = machine.image_channels
+        raw_depth = max(2, machine.raw_image_words)
+        m.submodules.raw = raw = TwoCycleMemory(step_channels * LANE_BITS, raw_depth, LANE_BITS)
 
         ready = Signal(2)
-        write_half = Signal()
-        read_half = Signal()
-        m.d.comb += [self.image_ready.eq(ready != 0), self.half.eq(read_half)]
+        write_half, read_half = Signal(), Signal()
         laid_out = Signal()
+        m.d.comb += [self.image_ready.eq(ready != 0), self.half.eq(read_half)]
         m.d.sync += ready.eq(ready + laid_out - self.image_release)
         with m.If(self.image_release):
             m.d.sync += read_half.eq(~read_half)
 
-        received = Signal(len(geometry.image_bytes))
-        byte_address = Signal(range(bytes_depth))
+        # Receive: bytes of a pixel, pixels of a row, rows. The raw image is free again when it has been laid out.
+        byte = Signal(range(max(2, step_channels)))
+        channel, column = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        rows_received = Signal(SIZE_BITS)
+        raw_address = Signal(range(raw_depth))
+        last_channel = channel == geometry.channels - 1
         m.d.comb += [
-            raw.write_address.eq(byte_address),
-            raw.write_data.eq(self.i.payload),
+            self.i.ready.eq(rows_received != geometry.height),
+            raw.write_address.eq(raw_address),
+            raw.write_data.eq(self.i.payload.replicate(step_channels)),
             raw.read_enable.eq(1),
         ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.comb += raw.write_enable.eq(1 << byte)
+            m.d.sync += [channel.eq(channel + 1), byte.eq(byte + 1)]
+            with m.If((byte == step_channels - 1) | last_channel):
+                m.d.sync += [byte.eq(0), raw_address.eq(raw_address + 1)]
+            with m.If(last_channel):
+                m.d.sync += [channel.eq(0), column.eq(column + 1)]
+                with m.If(column == geometry.width - 1):
+                    m.d.sync += [column.eq(0), rows_received.eq(rows_received + 1)]
 
-        channel = Signal(SIZE_BITS)
+        # Lay out: steps of a tap, taps of a window, windows.
+        step = Signal(SIZE_BITS)
         kernel_column, kernel_row = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
-        column, row = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        base_x, base_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
-        lane = Signal(range(machine.lanes))
+        output_column, output_row = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        window_x, window_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
+        position = Signal(range(max(2, machine.image_steps_per_word)))
         word_address = Signal(range(2 * machine.image_words))
+        addresses = {
+            name: Signal(range(raw_depth), name=name) for name in ("row_start", "window_start", "tap_row", "tap")
+        }
         x, y = Signal(signed(SIZE_BITS + 2)), Signal(signed(SIZE_BITS + 2))
         m.d.comb += [
-            x.eq(base_x + kernel_column - geometry.padding),
-            y.eq(base_y + kernel_row - geometry.padding),
+            x.eq(window_x + kernel_column - geometry.padding),
+            y.eq(window_y + kernel_row - geometry.padding),
+            raw.read_address.eq(addresses["tap"]),
         ]
         inside = (x >= 0) & (x < geometry.width) & (y >= 0) & (y < geometry.height)
-        last_channel = channel == geometry.channels - 1
+        last_step = step == geometry.steps - 1
         last_kernel_column = kernel_column == geometry.kernel_width - 1
         last_kernel_row = kernel_row == geometry.kernel_height - 1
-        last_column = column == geometry.output_width - 1
-        last_row = row == geometry.output_height - 1
+        last_output_column = output_column == geometry.output_width - 1
+        last_output_row = output_row == geometry.output_height - 1
+        rows_needed = Signal(signed(SIZE_BITS + 3))
+        m.d.comb += rows_needed.eq(window_y + geometry.kernel_height - geometry.padding)
+        row_is_here = (rows_received == geometry.height) | (rows_needed <= rows_received)
+
+        def begin_window(address):
+            return [addresses[name].eq(address) for name in ("window_start", "tap_row", "tap")]
 
         gathering = Signal()
         settle = Signal(range(4))
         with m.FSM():
-            with m.State("RECEIVE"):
-                m.d.comb += [self.i.ready.eq(geometry.image_bytes != 0), raw.write_enable.eq(self.i.valid)]
-                with m.If(self.i.valid & self.i.ready):
-                    m.d.sync += [received.eq(received + 1), byte_address.eq(byte_address + 1)]
-                    with m.If(received == geometry.image_bytes - 1):
-                        m.d.sync += [received.eq(0), byte_address.eq(0)]
-                        m.next = "WAIT HALF"
             with m.State("WAIT HALF"):
-                with m.If(ready != 2):
+                with m.If((ready != 2) & (rows_received != 0)):
                     m.d.sync += [
-                        channel.eq(0),
-                        kernel_column.eq(0),
-                        kernel_row.eq(0),
-                        column.eq(0),
-                        row.eq(0),
-                        base_x.eq(0),
-                        base_y.eq(0),
-                        lane.eq(0),
-                        word_address.eq(Mux(write_half, machine.image_words, 0)),
+                        signal.eq(0)
+                        for signal in (
+                            step,
+                            kernel_column,
+                            kernel_row,
+                            output_column,
+                            output_row,
+                            window_x,
+                            window_y,
+                            position,
+                        )
                     ]
+                    m.d.sync += [
+                        word_address.eq(Mux(write_half, machine.image_words, 0)),
+                        addresses["row_start"].eq(geometry.start),
+                        *begin_window(geometry.start),
+                    ]
+                    m.next = "WAIT ROW"
+            with m.State("WAIT ROW"):
+                with m.If(row_is_here):
                     m.next = "LAY OUT"
             with m.State("LAY OUT"):
                 m.d.comb += gathering.eq(1)
-                m.d.sync += lane.eq(lane + 1)
-                with m.If(lane == machine.lanes - 1):
-                    m.d.sync += word_address.eq(word_address + 1)
-                with m.If(~last_channel):
-                    m.d.sync += channel.eq(channel + 1)
+                m.d.sync += [position.eq(position + 1), addresses["tap"].eq(addresses["tap"] + 1)]
+                with m.If(position == machine.image_steps_per_word - 1):
+                    m.d.sync += [position.eq(0), word_address.eq(word_address + 1)]
+                with m.If(~last_step):
+                    m.d.sync += step.eq(step + 1)
                 with m.Else():
-                    m.d.sync += channel.eq(0)
+                    m.d.sync += step.eq(0)
                     with m.If(~last_kernel_column):
                         m.d.sync += kernel_column.eq(kernel_column + 1)
+                    with m.Elif(~last_kernel_row):
+                        next_tap_row = addresses["tap_row"] + geometry.row_step
+                        m.d.sync += [
+                            kernel_column.eq(0),
+                            kernel_row.eq(kernel_row + 1),
+                            addresses["tap_row"].eq(next_tap_row),
+                            addresses["tap"].eq(next_tap_row),
+                        ]
                     with m.Else():
-                        m.d.sync += kernel_column.eq(0)
-                        with m.If(~last_kernel_row):
-                            m.d.sync += kernel_row.eq(kernel_row + 1)
+                        # A window starts a new word; if this one just filled its word, the address has moved already.
+                        m.d.sync += [
+                            kernel_column.eq(0),
+                            kernel_row.eq(0),
+                            position.eq(0),
+                            word_address.eq(word_address + 1),
+                        ]
+                        with m.If(~last_output_column):
+                            m.d.sync += [
+                                output_column.eq(output_column + 1),
+                                window_x.eq(window_x + geometry.stride),
+                                *begin_window(addresses["window_start"] + geometry.window_step),
+                            ]
                         with m.Else():
-                            m.d.sync += [kernel_row.eq(0), lane.eq(0)]
-                            # A pixel starts a new word; if its window just filled one, the address has moved already.
-                            m.d.sync += word_address.eq(word_address + 1)
-                            with m.If(~last_column):
-                                m.d.sync += [column.eq(column + 1), base_x.eq(base_x + geometry.stride)]
-                            with m.Else():
-                                m.d.sync += [
-                                    column.eq(0),
-                                    base_x.eq(0),
-                                    row.eq(row + 1),
-                                    base_y.eq(base_y + geometry.stride),
-                                ]
-                                with m.If(last_row):
-                                    m.d.sync += settle.eq(TwoCycleMemory.LATENCY)
-                                    m.next = "SETTLE"
+                            next_row_start = addresses["row_start"] + geometry.window_row_step
+                            m.d.sync += [
+                                output_column.eq(0),
+                                window_x.eq(0),
+                                output_row.eq(output_row + 1),
+                                window_y.eq(window_y + geometry.stride),
+                                addresses["row_start"].eq(next_row_start),
+                                *begin_window(next_row_start),
+                            ]
+                            m.next = "WAIT ROW"
+                            with m.If(last_output_row):
+                                m.d.sync += settle.eq(TwoCycleMemory.LATENCY)
+                                m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
-                with m.If(settle == 0):
+                # Rows below the last window may still be on their way.
+                with m.If((settle == 0) & (rows_received == geometry.height)):
                     m.d.comb += laid_out.eq(1)
-                    m.d.sync += write_half.eq(~write_half)
-                    m.next = "RECEIVE"
+                    m.d.sync += [write_half.eq(~write_half), rows_received.eq(0), raw_address.eq(0)]
+                    m.next = "WAIT HALF"
+                with m.Elif(settle == 0):
+                    m.d.sync += settle.eq(0)
 
-        # (y * width + x) * channels + channel, one pixel's address at a time.
-        line = Signal(range(bytes_depth))
-        m.d.comb += [
-            line.eq(y * geometry.width + x),
-            raw.read_address.eq(line * geometry.channels + channel),
-        ]
-        controls = Cat(gathering, inside, lane, word_address)
+        controls = Cat(gathering, inside, position, word_address)
         for _ in range(TwoCycleMemory.LATENCY):
             stage = Signal(len(controls))
             m.d.sync += stage.eq(controls)
             controls = stage
-        lane_end = 2 + len(lane)
-        write_lane = controls[2:lane_end]
-        m.d.comb += [
-            self.write_address.eq(controls[lane_end:]),
-            self.write_data.eq(Mux(controls[1], raw.read_data, 0).replicate(machine.lanes)),
-        ]
-        with m.If(controls[0]):
-            with m.Switch(write_lane):
-                for index in range(machine.lanes):
-                    with m.Case(index):
-                        m.d.comb += self.write_enable[index].eq(1)
+        position_end = 2 + len(position)
+        pixel = Mux(controls[1], raw.read_data, 0)
+        m.d.comb += self.write_address.eq(controls[position_end:])
+        for lane in range(machine.lanes):
+            lane_position, lane_byte = divmod(lane, step_channels)
+            m.d.comb += [
+                self.write_data.word_select(lane, LANE_BITS).eq(pixel.word_select(lane_byte, LANE_BITS)),
+                self.write_enable[lane].eq(controls[0] & (controls[2:position_end] == lane_position)),
+            ]
         return m
