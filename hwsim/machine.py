@@ -46,9 +46,9 @@ KERNEL_BITS = 5
 MEMORY_LATENCY_CYCLES = 2
 ADDRESS_LATENCY_CYCLES = 2
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
-ARRAY_LATENCY_CYCLES = 6
-ACCUMULATOR_LATENCY_CYCLES = 4
-ACCUMULATOR_HAZARD_CYCLES = 4
+ARRAY_LATENCY_CYCLES = 9
+ACCUMULATOR_LATENCY_CYCLES = 2
+ACCUMULATOR_HAZARD_CYCLES = 5
 REQUANTIZER_LATENCY_CYCLES = 8
 """Pipeline depths that ``hwsim.timing`` counts with; the hardware's own are checked against them."""
 
@@ -425,6 +425,7 @@ class Machine:
                 ("row_step", raw_address),
                 ("window_step", raw_address),
                 ("window_row_step", raw_address),
+                ("image_bytes", bits_for(self.raw_image_words * self.image_channels)),
                 ("classes", SIZE_BITS),
             )
         )

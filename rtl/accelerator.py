@@ -226,7 +226,7 @@ class Accelerator(wiring.Component):
                 with m.Case(machine.slot_index(slot)):
                     m.d.comb += array.slot.eq(array.slot_index(slot))
         step = streamer.step
-        for _ in range(array.LATENCY):
+        for _ in range(array.LATENCY - accumulator.SUMS_DELAY):
             stage = Signal.like(step)
             m.d.sync += stage.eq(step)
             step = stage
@@ -239,7 +239,7 @@ class Accelerator(wiring.Component):
             accumulator.subtracts.eq(step.subtracts),
         ]
         job_ends = step.ends_job
-        for _ in range(accumulator.LATENCY):
+        for _ in range(accumulator.SUMS_DELAY + accumulator.LATENCY):
             stage = Signal()
             m.d.sync += stage.eq(job_ends)
             job_ends = stage

@@ -18,9 +18,10 @@ class Accumulator(wiring.Component):
     The words are kept twice, once for the accumulation and once for the drain: with at most 512 words on ECP5 that
     takes no more block RAMs than two halves would, no multiplexers, and the drain may read whatever it likes.
 
-    Latency: a word accumulated in cycle t may be accumulated again (``HAZARD_CYCLES``) or read by the drain
-    (``LATENCY``) in cycle t + 4. An access nearer than that meets the older word. Throughput: one word and one drain
-    read a cycle.
+    Latency: the ``sums`` of a word are due ``SUMS_DELAY`` cycles after its ``valid`` and the members with it, so that
+    they need no registers here. The word may be read by the drain ``LATENCY`` cycles after its sums, and accumulated
+    again ``HAZARD_CYCLES`` after it was before. An access nearer than that may meet the older word. Throughput: one
+    word and one drain read a cycle.
 
     Parameters
     ----------
@@ -37,8 +38,9 @@ class Accumulator(wiring.Component):
     Members
     -------
     sums : In(ArrayLayout(sum_bits, C))
+        Plane sums of the word that ``valid`` announced ``SUMS_DELAY`` cycles before.
     valid : In(1)
-        A word of plane sums arrives.
+        A word of plane sums is coming; the members down to ``subtracts`` belong to it.
     address : In(range(depth))
     clears : In(1)
         Start from 0 instead of the stored word.
@@ -52,8 +54,9 @@ class Accumulator(wiring.Component):
         The word, ``DRAIN_LATENCY`` cycles after ``drain_read``; kept until the next one.
     """
 
-    LATENCY = 4
-    HAZARD_CYCLES = 4
+    SUMS_DELAY = TwoCycleMemory.LATENCY + AccumulateStep.SUM_DELAY
+    LATENCY = 2
+    HAZARD_CYCLES = SUMS_DELAY + LATENCY
     DRAIN_LATENCY = TwoCycleMemory.LATENCY
 
     def __init__(self, columns: int, sum_bits: int, accumulator_bits: int, depth: int) -> None:
@@ -88,34 +91,30 @@ class Accumulator(wiring.Component):
                 value = held
             return value
 
-        reads = TwoCycleMemory.LATENCY
-        sums = delay(Value.cast(self.sums), "sums", reads)
-        clears = delay(self.clears, "clears", reads)
-        doubles = delay(self.doubles, "doubles", reads)
-        subtracts = delay(self.subtracts, "subtracts", reads)
+        clears = delay(self.clears, "clears", TwoCycleMemory.LATENCY)
+        doubles = delay(self.doubles, "doubles", TwoCycleMemory.LATENCY)
+        subtracts = delay(self.subtracts, "subtracts", self.SUMS_DELAY)
         m.d.comb += [stored.read_address.eq(self.address), stored.read_enable.eq(self.valid)]
 
-        updated = Signal(word_bits, reset_less=True)
-        results = []
+        updated = []
         leaf = Ecp5AccumulateStep if target_of(platform).carry_cells else AccumulateStep
         for column in range(self.columns):
             m.submodules[f"step_{column}"] = step = leaf(self.sum_bits, self.accumulator_bits)
             m.d.comb += [
                 step.old.eq(stored.read_data.word_select(column, self.accumulator_bits)),
-                step.plane_sum.eq(sums.word_select(column, self.sum_bits)),
+                step.plane_sum.eq(self.sums[column]),
                 step.clears.eq(clears),
                 step.doubles.eq(doubles),
                 step.subtracts.eq(subtracts),
             ]
-            results.append(step.updated)
-        m.d.sync += updated.eq(Cat(results))
+            updated.append(step.updated)
 
-        write_address = delay(self.address, "address", reads + 1)
-        writes = delay(self.valid, "valid", reads + 1, resets=True)
+        write_address = delay(self.address, "address", self.SUMS_DELAY + 1)
+        writes = delay(self.valid, "valid", self.SUMS_DELAY + 1, resets=True)
         for copy in (stored, drained):
             m.d.comb += [
                 copy.write_address.eq(write_address),
-                copy.write_data.eq(updated),
+                copy.write_data.eq(Cat(updated)),
                 copy.write_enable.eq(writes),
             ]
         m.d.comb += [

@@ -52,7 +52,7 @@ class ArrayAndAccumulator(wiring.Component):
         m.d.comb += [getattr(array, name).eq(getattr(self, name)) for name in self.array_inputs]
         for name in self.CONTROLS:
             control = getattr(self, name)
-            for cycle in range(array.LATENCY):
+            for cycle in range(array.LATENCY - accumulator.SUMS_DELAY):
                 held = Signal.like(control, name=f"{name}_{cycle}")
                 m.d.sync += held.eq(control)
                 control = held
@@ -222,8 +222,8 @@ def run(machine: Machine, kinds: list[tuple[type, type]], seed: int) -> list[Sco
 
 
 MUTATIONS = [
-    (Array, mutant(Accumulator, "Mux(subtracts, old - plane_sum", "Mux(subtracts, old + plane_sum")),
-    (Array, mutant(Accumulator, "Mux(doubles, old << 1, old)", "old")),
+    (Array, mutant(Accumulator, "step.subtracts.eq(subtracts)", "step.subtracts.eq(0)")),
+    (Array, mutant(Accumulator, "step.doubles.eq(doubles)", "step.doubles.eq(0)")),
     (mutant(Array, "Mux(self.enable[k], self.activations[part], 0)", "self.activations[part]"), Accumulator),
 ]
 

@@ -1,4 +1,4 @@
-"""The arithmetic of one accumulator: an adder with the doubling, the clearing and the sign in front of it."""
+"""The arithmetic of one accumulator: doubling and clearing, then the adder with the sign in front of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from rtl.leaves.carry_chain import ADD_OR_SUBTRACT, ADD_SIGN, SEPARATOR, Positio
 
 
 class AccumulateStep(wiring.Component):
-    """``updated`` equals ``spec.accumulate(0 if clears else old, plane_sum, doubles, subtracts)``. Combinational.
+    """``updated`` equals ``spec.accumulate(0 if clears else old, plane_sum, doubles, subtracts)``.
+
+    Latency: ``updated`` follows ``old``, ``clears`` and ``doubles`` by 2 cycles, and ``plane_sum`` and ``subtracts`` by
+    1: they are due ``SUM_DELAY`` = 1 cycle after the former. Throughput: one a cycle.
 
     Parameters
     ----------
@@ -41,15 +44,19 @@ class AccumulateStep(wiring.Component):
             }
         )
 
+    SUM_DELAY = 1
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         kept = self._kept(m)
-        m.d.comb += self.updated.eq(Mux(self.subtracts, kept - self.plane_sum, kept + self.plane_sum))
+        updated = Signal(len(self.old), reset_less=True)
+        m.d.sync += updated.eq(Mux(self.subtracts, kept - self.plane_sum, kept + self.plane_sum))
+        m.d.comb += self.updated.eq(updated)
         return m
 
     def _kept(self, m: Module) -> Signal:
-        kept = Signal(len(self.old))
-        m.d.comb += kept.eq(Mux(self.clears, 0, Mux(self.doubles, Cat(Const(0, 1), self.old[:-1]), self.old)))
+        kept = Signal(len(self.old), reset_less=True)
+        m.d.sync += kept.eq(Mux(self.clears, 0, Mux(self.doubles, Cat(Const(0, 1), self.old[:-1]), self.old)))
         return kept
 
 
@@ -65,5 +72,7 @@ class Ecp5AccumulateStep(AccumulateStep):
                 positions.append(Position(ADD_OR_SUBTRACT, bit, self.plane_sum[at], self.subtracts))
             else:
                 positions.append(Position(ADD_SIGN, bit, None, self.subtracts))
-        m.d.comb += self.updated.eq(build_chain(m, "adder", positions)[1:])
+        updated = Signal(len(self.old), reset_less=True)
+        m.d.sync += updated.eq(build_chain(m, "adder", positions)[1:])
+        m.d.comb += self.updated.eq(updated)
         return m

@@ -17,6 +17,13 @@ def sum_bits(lanes: int, slot_bits_max: int) -> int:
     return (lanes * (LANE_BITS // slot_bits_max) * ((1 << slot_bits_max) - 1)).bit_length()
 
 
+def plan_stages(levels: int, stages: int) -> list[int]:
+    """Return how many levels of adders each of ``stages`` pipeline stages has: two first, then one, then none."""
+    doubled = max(0, levels - stages)
+    counts = [2] * doubled + [1] * (levels - 2 * doubled)
+    return counts + [0] * (stages - len(counts))
+
+
 def add_in_pairs(terms: list[Value]) -> list[Value]:
     """Return the sums of neighbouring terms, half as many."""
     return [terms[at] + terms[at + 1] for at in range(0, len(terms), 2)]
@@ -51,7 +58,7 @@ class ArrayColumn(wiring.Component):
     total : Out(sum_bits(lanes, slot_bits_max))
     """
 
-    LATENCY = 5
+    LATENCY = 8
 
     def __init__(self, lanes: int, group_bits: int, slot_bits_max: int) -> None:
         self.lanes = check_power_of_two(lanes, 2, 64, "lanes of a column")
@@ -79,9 +86,7 @@ class ArrayColumn(wiring.Component):
 
         lane_levels = self.lanes.bit_length() - 1
         levels = lane_levels + self.groups.bit_length() - 1
-        # The levels of adders after which there is a register: at most two a stage, two first, where a register costs
-        # most flip-flops.
-        stages = [-(-levels * stage // self.LATENCY) for stage in range(1, self.LATENCY + 1)]
+        stages = plan_stages(levels, self.LATENCY)
 
         groups: list[list[Value]] = []
         width = self.group_bits
@@ -93,8 +98,8 @@ class ArrayColumn(wiring.Component):
         joins: Value = self.joins
         shift = self.group_bits
         level = 0
-        for stage, last_level in enumerate(stages):
-            while level < last_level:
+        for stage, count in enumerate(stages):
+            for _ in range(count):
                 if level < lane_levels:
                     groups = [add_in_pairs(terms) for terms in groups]
                 else:

@@ -5,21 +5,15 @@ from __future__ import annotations
 from amaranth.hdl import Module, Signal, Value
 
 from rtl.leaves import bit_heap
-from rtl.leaves.array_column import ArrayColumn
+from rtl.leaves.array_column import ArrayColumn, plan_stages
 from rtl.leaves.carry_chain import CUT, PRODUCT, PRODUCTS, SEPARATOR, Position, build_chain, chosen
 
-CHAIN_POSITIONS_MAX = 64
-"""Longer chains cost less feeding, but are harder to place."""
+CHAIN_POSITIONS_MAX = 16
+"""A chain costs a cell or two more than its adders. Timing analysis does not know that separators stop a carry, so a
+long chain looks slow."""
 
 Bit = tuple[Value, Value | None]
 """A bit, or a product of two bits that no cell has formed yet."""
-
-
-def plan_stages(levels: int, stages: int) -> list[int]:
-    """Return how many levels of adders each of ``stages`` pipeline stages has: two first, then one, then none."""
-    doubled = max(0, levels - stages)
-    counts = [2] * doubled + [1] * (levels - 2 * doubled)
-    return counts + [0] * (stages - len(counts))
 
 
 class ChainBuilder:
@@ -79,6 +73,8 @@ class Ecp5ArrayColumn(ArrayColumn):
                 if level < len(levels):
                     for k in range(self.groups):
                         heaps[k] = self._add(chains, heaps[k], levels[level], f"level_{level}_group_{k}")
+                        # Bits of one group stay close together, and so do their adders.
+                        chains.finish()
                 else:
                     heaps = self._join(chains, heaps, joins, level - len(levels))
                 chains.finish()

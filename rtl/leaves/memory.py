@@ -9,9 +9,13 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.checks import check_count
+from rtl.leaves import block_ram_ecp5
+from rtl.targets import target_of
 
 MAX_DEPTH = 1 << 20
 MAX_WIDTH_BITS = 1 << 14
+BLOCK_RAM_DEPTH_MIN = 64
+"""Shallower memories are left to the synthesizer, which puts them into distributed RAM."""
 
 
 class TwoCycleMemory(wiring.Component):
@@ -20,8 +24,8 @@ class TwoCycleMemory(wiring.Component):
     Latency: ``LATENCY`` = 2 cycles from ``read_address`` to ``read_data``. Throughput: one read and one write a cycle.
 
     A read sees every write of an earlier cycle. A read of the word that is written in the same cycle returns the old
-    word. ``read_data`` keeps the word last read until the next read arrives; it is 0 before the first. A reset does
-    not change the contents.
+    word in portable logic, and is undefined in ECP5's block RAM: callers never do that. ``read_data`` keeps the word
+    last read until the next read arrives; it is 0 before the first. A reset does not change the contents.
 
     Parameters
     ----------
@@ -73,8 +77,30 @@ class TwoCycleMemory(wiring.Component):
             }
         )
 
+    def uses_block_ram(self, platform: object) -> bool:
+        """Return whether it is made of ECP5 block RAMs: deep enough for them, not too deep, and empty at first."""
+        return (
+            target_of(platform).block_ram
+            and self.depth >= BLOCK_RAM_DEPTH_MIN
+            and not self.init
+            and block_ram_ecp5.shape_for(self.depth) is not None
+        )
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if self.uses_block_ram(platform):
+            block_ram_ecp5.build(
+                m,
+                depth=self.depth,
+                granularity=self.granularity,
+                write_address=self.write_address,
+                write_data=self.write_data,
+                write_enable=self.write_enable,
+                read_address=self.read_address,
+                read_enable=self.read_enable,
+                read_data=self.read_data,
+            )
+            return m
         m.submodules.store = store = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=self.init)
         write = store.write_port(granularity=None if self.granularity == self.width else self.granularity)
         read = store.read_port(domain="sync")

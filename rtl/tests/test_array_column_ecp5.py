@@ -6,8 +6,8 @@ import random
 import pytest
 
 from rtl.leaves import bit_heap
-from rtl.leaves.array_column import ArrayColumn
-from rtl.leaves.array_column_ecp5 import Ecp5ArrayColumn, plan_stages
+from rtl.leaves.array_column import ArrayColumn, plan_stages
+from rtl.leaves.array_column_ecp5 import Ecp5ArrayColumn
 from rtl.leaves.carry_chain import CarryChain
 from rtl.tests import simulate
 from rtl.tests.mutation import mutant
