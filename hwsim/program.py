@@ -811,6 +811,7 @@ def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
         "row_step": width * steps & address_mask,
         "window_step": stride * steps & address_mask,
         "window_row_step": stride * width * steps & address_mask,
+        "image_bytes": channels * height * width,
         "classes": network.classes,
     }
 
