@@ -45,8 +45,9 @@ BUILD_OPTIONS = (
     "-CFLAGS",
     "-std=c++20",
 )
-"""With only the wrapper's own signals public (cocotb's runner would make all of them so), simulation is 4 times as
-fast: see README of the folder for the figures."""
+"""With only the wrapper's own signals public (cocotb's runner would make all of them so) and a clock made in Verilog,
+an array of 32 lanes x 16 columns runs at 1,300,000 cycles a second; with all signals public at 290,000; with cocotb's
+clock at 190,000 (in C) and 64,000 (in Python). Optimizing more than ``-O1`` costs more time than it saves."""
 
 LOG_TAIL_LINES = 40
 

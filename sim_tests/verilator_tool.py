@@ -21,7 +21,7 @@ MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
     "CFG_CXXFLAGS_STD=-std=c++20",
     "CFG_CXXFLAGS_COROUTINES=-fcoroutines",
-    "OPT_FAST=-O2",
+    "OPT_FAST=-O1",
 )
 
 
