@@ -1,0 +1,19 @@
+"""The pipeline depths that the timing model counts with are those of the hardware."""
+
+from hwsim import machine
+from rtl.accumulator import Accumulator
+from rtl.activation_streamer import ActivationStreamer
+from rtl.array import Array
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.requantizer import Requantizer
+from rtl.weight_switch import WeightSwitch
+
+
+def test_latencies():
+    assert machine.MEMORY_LATENCY_CYCLES == TwoCycleMemory.LATENCY
+    assert machine.ADDRESS_LATENCY_CYCLES + TwoCycleMemory.LATENCY == ActivationStreamer.LATENCY
+    assert machine.WEIGHT_SWITCH_LATENCY_CYCLES == WeightSwitch.LATENCY
+    assert machine.ARRAY_LATENCY_CYCLES == Array.LATENCY
+    assert machine.ACCUMULATOR_LATENCY_CYCLES == Accumulator.LATENCY
+    assert machine.ACCUMULATOR_HAZARD_CYCLES == Accumulator.HAZARD_CYCLES
+    assert machine.REQUANTIZER_LATENCY_CYCLES == Requantizer.LATENCY
