@@ -32,7 +32,7 @@ def test_records_survive_packing(widths: list[int], data: st.DataObject) -> None
 
 def test_records_are_checked() -> None:
     layout = FieldLayout((("a", 3), ("b", 2)))
-    with pytest.raises(ValueError, match="^a must fit in 3 bits, not 8$"):
+    with pytest.raises(ValueError, match="a must fit in 3 bits, not 8"):
         layout.pack({"a": 8, "b": 0})
     with pytest.raises(ValueError, match=r"exactly its layout's fields; \['b'\] differ"):
         layout.pack({"a": 0})
