@@ -21,7 +21,7 @@ def output_layout(machine: Machine) -> data.StructLayout:
             "valid": 1,
             "skip_address": range(machine.skip_words),
             "unit_address": machine.unit_address_bits,
-            "first_chunk": range(machine.groups),
+            "first_chunk": range(max(2, machine.groups)),
             "lane_run": range(max(2, machine.bank_lanes // machine.requantizers)),
             "result_address": range(max(2, machine.result_words)),
         }
@@ -231,7 +231,7 @@ class Drain(wiring.Component):
         runs_bits = machine.lane_runs.bit_length() - 1
         chunks = max(1, requantizers // machine.bank_lanes)
         chunk = (channel_group >> runs_bits) * chunks
-        first_chunk = Signal(range(machine.groups))
+        first_chunk = Signal(range(max(2, machine.groups)))
         unit = Signal(SIZE_BITS)
         with m.Switch(layer.output_slot_index):
             for slot in machine.slots:

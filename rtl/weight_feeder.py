@@ -114,9 +114,9 @@ class WeightFeeder(wiring.Component):
         window_ended = Signal()
 
         bank = Signal(range(max(2, machine.banks)))
-        group = Signal(range(machine.groups))
+        group = Signal(range(max(2, machine.groups)))
         part = Signal(range(max(2, machine.unit_rows)))
-        groups_minus_one = Signal(range(machine.groups))
+        groups_minus_one = Signal(range(max(2, machine.groups)))
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 with m.Case(machine.slot_index(slot)):

@@ -98,7 +98,9 @@ def lint(sources: Sequence[Path], top: str) -> str:
     ToolMissing
         If something is not installed.
     """
-    done = _run(["--lint-only", "-Wall", "-Wno-fatal", "--top-module", top, *(str(path) for path in sources)])
+    done = _run(
+        ["--lint-only", "-Wall", "-Wno-fatal", "--quiet-stats", "--top-module", top, *(str(path) for path in sources)]
+    )
     return (done.stdout + done.stderr).strip()
 
 
