@@ -53,6 +53,9 @@ class Bus(Protocol):
     def wait_interrupt(self) -> None:
         """Return when the interrupt line is high."""
 
+    def abort(self) -> None:
+        """Forget images not sent yet and words of results received; the accelerator has been reset just now."""
+
 
 @dataclass(frozen=True)
 class Counters:
@@ -115,8 +118,9 @@ class AcceleratorDriver:
         self._bus.write(register.address, register.pack(**fields))
 
     def reset(self) -> None:
-        """Drop everything that is under way; a program must be loaded again. No stream may be moving."""
+        """Drop everything that is under way; a program must be loaded again."""
         self.write("reset", machine=1)
+        self._bus.abort()
         self._program = self._slot = None
         self._outstanding = 0
 

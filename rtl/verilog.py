@@ -1,4 +1,7 @@
-"""Writes the accelerator's Verilog and, beside it, a JSON description of its ports and configuration."""
+"""Writes the accelerator's Verilog and, beside it, what describes it and what other tools take.
+
+Ports are valid/ready streams, or with ``bus="axi"`` AXI4-Lite and AXI4-Stream (``rtl.bus``).
+"""
 
 from __future__ import annotations
 
@@ -15,31 +18,46 @@ from amaranth.lib import wiring
 
 from hwsim import spec
 from hwsim.machine import Machine
+from rtl import packaging
 from rtl.accelerator import Accelerator
 from rtl.accumulator import Accumulator
 from rtl.array import Array
+from rtl.bus import register_documents
+from rtl.bus.axi_top import AxiTop
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
 from rtl.weight_switch import WeightSwitch
 
 NAME = "bitswitch_accelerator"
+AXI_NAME = "bitswitch_axi"
+BUSES = ("streams", "axi")
 
 
-def accelerator_verilog(machine: Machine, name: str = NAME) -> str:
+def default_name(bus: str) -> str:
+    """Return the name of the top module of one of ``BUSES``, or raise ``ValueError``."""
+    if bus not in BUSES:
+        raise ValueError(f"bus must be one of {', '.join(BUSES)}, not {bus!r}")
+    return AXI_NAME if bus == "axi" else NAME
+
+
+def accelerator_verilog(machine: Machine, name: str | None = None, bus: str = "streams") -> str:
     """Return the Verilog of the accelerator, one text with all of its modules."""
-    return _generated(machine, name)[0]
+    return _generated(machine, name or default_name(bus), bus)[0]
 
 
-def describe(machine: Machine, name: str = NAME) -> dict[str, Any]:
+def describe(machine: Machine, name: str | None = None, bus: str = "streams") -> dict[str, Any]:
     """Return ports, configuration, latencies, SPEC_VERSION and tool versions as plain values."""
+    name = name or default_name(bus)
+    clock, reset, active_high = ("aclk", "aresetn", False) if bus == "axi" else ("clk", "rst", True)
     return {
         "name": name,
         "spec_version": spec.SPEC_VERSION,
         "machine": machine.to_json(),
         "memory_bits": machine.memory_bits,
-        "ports": [dict(port) for port in _generated(machine, name)[1]],
-        "clock": {"name": "clk", "edge": "rising"},
-        "reset": {"name": "rst", "synchronous": True, "active_high": True},
+        "bus": bus,
+        "ports": [dict(port) for port in _generated(machine, name, bus)[1] if port["name"] not in (clock, reset)],
+        "clock": {"name": clock, "edge": "rising"},
+        "reset": {"name": reset, "synchronous": True, "active_high": active_high},
         "latency_cycles": {
             "memory": TwoCycleMemory.LATENCY,
             "weight_switch": WeightSwitch.LATENCY,
@@ -52,9 +70,9 @@ def describe(machine: Machine, name: str = NAME) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _generated(machine: Machine, name: str) -> tuple[str, list[dict[str, Any]]]:
+def _generated(machine: Machine, name: str, bus: str) -> tuple[str, list[dict[str, Any]]]:
     """Return the Verilog and the ports of one component, kept because both are asked for together."""
-    accelerator = Accelerator(machine)
+    accelerator = AxiTop(machine) if bus == "axi" else Accelerator(machine)
     text: str = verilog.convert(accelerator, name=name, emit_src=False, strip_internal_attrs=True)
     return text, ports(accelerator)
 
@@ -75,18 +93,41 @@ def ports(component: wiring.Component) -> list[dict[str, Any]]:
     return described
 
 
-def write(machine: Machine, folder: Path, name: str = NAME) -> tuple[Path, Path]:
-    """Write ``<name>.v`` and ``<name>.json`` into a folder and return their paths; both or neither.
+def write(machine: Machine, folder: Path, name: str | None = None, bus: str = "streams") -> tuple[Path, Path]:
+    """Write ``<name>.v`` and ``<name>.json`` into a folder and return their paths; all files or none.
+
+    Beside them: ``<name>_instance.vh``, an instance to copy; ``<name>.core`` for FuseSoC; ``<name>.vlt``, the waivers
+    of ``verilator -Wall``; with ``bus="axi"`` also ``<name>_registers.md`` and ``<name>_registers.h``.
+
+    Parameters
+    ----------
+    machine : Machine
+    folder : Path
+    name : str, optional
+        Of the top module; each of ``BUSES`` has its own default.
+    bus : str
+        One of ``BUSES``.
 
     Raises
     ------
+    ValueError
+        If there is no such bus.
     OSError
         If the folder cannot be written to.
     """
+    name = name or default_name(bus)
+    description = describe(machine, name, bus)
+    wires = [{"name": description[wire]["name"], "direction": "input", "bits": 1} for wire in ("clock", "reset")]
     texts = {
-        ".v": accelerator_verilog(machine, name),
-        ".json": json.dumps(describe(machine, name), indent=2) + "\n",
+        ".v": accelerator_verilog(machine, name, bus),
+        ".json": json.dumps(description, indent=2) + "\n",
+        "_instance.vh": packaging.instance(name, [*wires, *description["ports"]]),
+        ".core": packaging.fusesoc_core(name),
+        ".vlt": packaging.waivers(name),
     }
+    if bus == "axi":
+        texts["_registers.md"] = register_documents.markdown(name)
+        texts["_registers.h"] = register_documents.c_header(name, machine)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, text in texts.items():

@@ -84,6 +84,13 @@ class SimulatedBus:
         if not self.dut.interrupt.value:
             await RisingEdge(self.dut.interrupt)
 
+    @resume
+    async def abort(self) -> None:
+        for stream in (self.image, self.result):
+            stream.assert_reset()
+            stream.clear()
+        await ClockCycles(self.dut.aclk, 2)
+
     async def master_write(self, address: int, data: bytes) -> None:
         """Write some bytes of a word."""
         answer = await self.master.write(address, data)
@@ -101,6 +108,11 @@ class SimulatedBus:
         await ClockCycles(self.dut.aclk, cycles)
 
     @resume
+    async def check(self, checked: bool) -> None:
+        """Check the rule of channels or, as a result is cut off by a reset, look away."""
+        self.dut.checking.value = checked
+
+    @resume
     async def pause_results(self, paused: bool) -> None:
         """Take no results, or take them again."""
         self.result.pause = paused
@@ -111,7 +123,7 @@ def pauses(probability: float, seed: str) -> Iterator[bool]:
     rng = random.Random(seed)
     while True:
         paused = rng.random() < probability
-        for _ in range(rng.choice((1, 1, 1, 1, 1, 30)) if paused else 1):
+        for _ in range(rng.choice((1, 1, 1, 1, 1, 12)) if paused else 1):
             yield paused
 
 
@@ -226,7 +238,9 @@ class Scenarios:
                 driver.start(image)
             self.bus.sleep(cycles)
             busy.append(driver.read("status"))
+            self.bus.check(False)
             driver.load(self.program)
+            self.bus.check(True)
             driver.select(next(iter(self.program.slots)))
             logits.append(driver.run(self.arrays["images"][:2]))
         driver.start(self.arrays["images"][0])
@@ -263,6 +277,8 @@ class Scenarios:
 async def hard_reset(bus: SimulatedBus) -> None:
     """Reset by ARESETN."""
     await reset(bus.dut)
+    bus.image.clear()
+    bus.result.clear()
 
 
 async def reset(dut) -> None:  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ NETWORK = random_network(
 ASSIGNMENTS = [uniform_assignments(NETWORK)[index] for index in (0, -1)]
 MACHINE = fit_machine(NETWORK, ASSIGNMENTS, Machine.sized(WIDTHS, WIDTHS, 8, 8))
 PROGRAM = build(NETWORK, MACHINE, ASSIGNMENTS)
-IMAGES = random_images(NETWORK.image_shape, 5, seed=1)
+IMAGES = random_images(NETWORK.image_shape, 4, seed=1)
 
 
 def expected(images: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ CYCLES = [image_timing(MACHINE, part).cycles for part in PROGRAM.assignments.val
 PLANES = [PROGRAM.weight_planes_read(name) for name in PROGRAM.assignments]
 
 
-@pytest.mark.parametrize(("pause", "seed"), [(0.0, 1), (0.25, 2), (0.6, 3)])
+@pytest.mark.parametrize(("pause", "seed"), [(0.0, 1), (0.4, 2)])
 def test_every_image_at_every_assignment_with_its_counters(play, pause, seed):
     result = play("one_by_one", pause, seed)
     assert np.array_equal(result.arrays["logits"], expected(IMAGES).swapaxes(0, 1).reshape(-1, NETWORK.classes))
@@ -87,11 +87,10 @@ def test_throughput_is_not_latency(play):
         assert np.diff(ends[index]).tolist() == [cycles + 1 + simulate.COMMAND_CYCLES] * (len(images) - 1)
 
 
-@pytest.mark.parametrize("seed", [4, 5])
-def test_many_images_with_pauses_on_every_channel(play, seed):
-    images = np.repeat(IMAGES, 2, axis=0)
-    result = play("back_to_back", 0.4, seed, images)
-    assert np.array_equal(result.arrays["logits"], expected(images))
+@pytest.mark.parametrize(("pause", "seed"), [(0.2, 3), (0.6, 4)])
+def test_many_images_with_pauses_on_every_channel(play, pause, seed):
+    result = play("back_to_back", pause, seed)
+    assert np.array_equal(result.arrays["logits"], expected(IMAGES))
     assert [counters["cycles"] for counters in result.values["counters"]] == CYCLES
 
 

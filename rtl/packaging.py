@@ -1,0 +1,81 @@
+"""Files beside the Verilog that other tools take: an instance to copy, a FuseSoC core, waivers for Verilator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hwsim import spec
+
+LINT_WAIVERS: Mapping[str, str] = {
+    "ASCRANGE": "A counter of a single step has no bits, and nothing reads it.",
+    "CASEINCOMPLETE": "The generator writes a default before the case.",
+    "DECLFILENAME": "One file holds all modules.",
+    "PROCASSINIT": "Registers have initial values beside their reset, as FPGAs do.",
+    "SYMRSVDWORD": "An instance is called switch.",
+    "UNUSEDSIGNAL": "Intermediate results keep bits that nothing reads.",
+    "WIDTHEXPAND": "Operands are extended by the language's rules, which the generator relies on.",
+    "WIDTHTRUNC": "The generator writes ! of a vector for a comparison with 0.",
+}
+"""Rules of ``verilator -Wall`` that generated Verilog breaks -> why that is harmless."""
+
+
+def instance(name: str, ports: Sequence[Mapping[str, Any]]) -> str:
+    """Return Verilog that instantiates a module, to be copied and connected.
+
+    Parameters
+    ----------
+    name : str
+    ports : sequence of mapping
+        ``name``, ``direction`` and ``bits`` of every port, clock and reset included.
+    """
+    lines = []
+    for index, port in enumerate(ports):
+        comma = "," if index < len(ports) - 1 else ""
+        connected = "" if port["name"].startswith("trace_") else port["name"]
+        width = f" [{port['bits'] - 1}:0]" if port["bits"] > 1 else ""
+        lines.append(f"  .{port['name']}({connected}){comma} // {port['direction']}{width}")
+    return "\n".join([f"{name} {name}_instance (", *lines, ");", ""])
+
+
+def fusesoc_core(name: str) -> str:
+    """Return a FuseSoC core file (CAPI 2) for ``<name>.v``, with a target that lints it.
+
+    Its version is that of the arithmetic, so cores of the same major version compute the same integers.
+    """
+    return f"""\
+CAPI=2:
+
+name: bitswitch:bitswitch:{name}:{spec.SPEC_VERSION}.0.0
+description: Neural network accelerator whose bit-widths are switched at run time
+
+filesets:
+  rtl:
+    files:
+      - {name}.v
+    file_type: verilogSource
+  waivers:
+    files:
+      - {name}.vlt
+    file_type: vlt
+
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {name}
+  lint:
+    <<: *default
+    filesets: [waivers, rtl]
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall]
+"""
+
+
+def waivers(name: str) -> str:
+    """Return a Verilator configuration that waives ``LINT_WAIVERS`` for ``<name>.v``."""
+    lines = ["`verilator_config"]
+    for rule, reason in LINT_WAIVERS.items():
+        lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}.v"']
+    return "\n".join([*lines, ""])
