@@ -100,7 +100,9 @@ def _accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]], float_accuracy: flo
         mixed = row["assignment"].startswith("mixed")
         point = (row["cycles_per_image"], row["accuracy_integer_model"])
         axes.scatter(*point, s=46, color=ORANGE if mixed else BLUE, zorder=3)
-        axes.annotate(row["assignment"], point, xytext=(6, -11), textcoords="offset points", fontsize=8, color=INK)
+        axes.annotate(
+            row["assignment"], point, xytext=(6, 4 if mixed else -11), textcoords="offset points", fontsize=8, color=INK
+        )
     cycles = [row["cycles_per_image"] for row in rows]
     axes.set_xlim(0, max(cycles) * 1.2)
     low = min(float_accuracy, *(row["accuracy_integer_model"] for row in rows))

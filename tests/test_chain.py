@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bitswitch
+from tests.changed_file import flipped
 
 pytestmark = pytest.mark.slow
 
@@ -27,17 +27,6 @@ def report_of(tmp_path: Path, *arguments: object, status: int = 0) -> dict[str, 
     path = tmp_path / "report.json"
     assert bitswitch.main([*map(str, arguments), "--json", str(path)]) == status
     return json.loads(path.read_text())
-
-
-def flipped(network: Path, copy: Path, tensor: str, byte: int, bit: int) -> Path:
-    """Copy a network file with one bit of one tensor flipped."""
-    data = bytearray(network.read_bytes())
-    (length,) = struct.unpack("<Q", data[:8])
-    start, end = json.loads(data[8 : 8 + length])[tensor]["data_offsets"]
-    assert byte < end - start
-    data[8 + length + start + byte] ^= 1 << bit
-    copy.write_bytes(data)
-    return copy
 
 
 def test_verify_finds_every_stored_tensor_equal(trained: Path, tmp_path: Path) -> None:

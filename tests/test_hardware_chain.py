@@ -1,0 +1,95 @@
+"""The verbs that simulate the hardware, on a network that was trained for a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitswitch
+from tests.changed_file import flipped
+
+pytestmark = [pytest.mark.slow, pytest.mark.verilator]
+
+SIX = ["W8A8", "W6A6", "W4A4", "W2A2", "mixed-1", "mixed-2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One current folder for all, so that the simulator is built once."""
+    return tmp_path_factory.mktemp("hardware")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def report_of(folder: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
+    path = folder / "report.json"
+    assert bitswitch.main([*map(str, arguments), "--json", str(path)]) == status
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+def test_the_demo_is_equal_everywhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--float-epochs", 2, "--joint-epochs", 2, "--images", 3)
+    report = report_of(folder, "demo", "--out", folder / "demo", *few)
+    assert {"network", "spec_version", "seconds", "float_accuracy", "test_images", "rows"} <= set(report)
+    assert [row["assignment"] for row in report["rows"]] == SIX
+    for row in report["rows"]:
+        assert row["mismatches"] == 0 and row["first_mismatch"] is None
+        assert row["images_rtl"] == 3 and report["test_images"] >= 300
+        # Every code of the test set in Python, and those of three images twice more in hardware.
+        assert row["codes_compared"] % (report["test_images"] + 2 * 3) == 0 and row["codes_compared"] > 1_000_000
+        assert row["cycles_per_image"] == row["cycles_predicted"] > 0 and row["counts_differing"] == 0
+        assert row["accuracy_torch"] == row["accuracy_integer_model"] > 50
+        assert row["weight_bits_read"] <= row["weight_bits_stored"]
+        assert row["layers_exact"] + row["layers_displaced"] == 8
+    assert Path(report["figure"]).read_bytes().startswith(b"\x89PNG")
+    assert Path(report["network"]).is_file() and Path(report["verilog"]).is_file()
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1].startswith("EQUAL: 0 of ")
+
+
+def test_verify_and_simulate_give_the_same_verdict(trained: Path, folder: Path) -> None:
+    network = trained / bitswitch.NETWORK
+    for verb in ("verify", "simulate"):
+        report = report_of(folder, verb, network, "--images", 2)
+        assert [row["mismatches"] for row in report["rows"]] == [0] * 6
+        assert report["first_mismatch"] is None and report["checksum_failures"] == []
+
+
+def test_verify_and_simulate_show_a_flipped_bit_in_the_same_place(
+    trained: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = flipped(trained / bitswitch.NETWORK, folder / "changed.safetensors", "blocks.0.conv2.codes", 7, 6)
+    (folder / bitswitch.CHECKPOINT).write_bytes((trained / bitswitch.CHECKPOINT).read_bytes())
+    first = []
+    for verb in ("verify", "simulate"):
+        assert bitswitch.main([verb, str(changed)]) == 2
+        assert "checksum" in capsys.readouterr().err
+        report = report_of(folder, verb, changed, "--ignore-checksum", "--images", 2, status=1)
+        assert report["checksum_failures"] == ["blocks.0.conv2.codes"]
+        first.append(report["first_mismatch"])
+    assert first[0] is not None and first[0]["tensor"] == "blocks.0.conv2"
+    assert first[0] == first[1]
+
+
+def test_a_network_of_another_maker_is_compared_with_the_integer_model(folder: Path) -> None:
+    from hwsim import network_file
+    from hwsim.precision import WidthSet
+    from hwsim.random_network import random_network
+
+    path = folder / "random.safetensors"
+    network_file.save(random_network(3, WidthSet((8, 6, 4, 2))), path)
+    report = report_of(folder, "simulate", path, "--images", 2, "--assignments", "W8A8,mixed-2")
+    assert [row["mismatches"] for row in report["rows"]] == [0, 0]
+    assert [row["accuracy_rtl"] for row in report["rows"]] == [None, None]
+
+
+def test_more_images_than_there_are_is_all_of_them(trained: Path, folder: Path) -> None:
+    report = report_of(folder, "verify", trained / bitswitch.NETWORK, "--images", 100_000, "--assignments", "W2A2")
+    assert 300 < report["rows"][0]["images"] < 1797
