@@ -175,3 +175,25 @@ class _Loader:
         )
         self._next += 1
         return self._finished + 1
+
+
+def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
+    """Return the cycles from an image's first byte until the array may begin, if the bytes come one a cycle.
+
+    Rows of windows are laid out while later rows still arrive.
+
+    Parameters
+    ----------
+    machine : Machine
+    image : mapping of str to int
+        ``Program.image``.
+    """
+    row_bytes = image["width"] * image["channels"]
+    windows = image["output_width"] * image["kernel_height"] * image["kernel_width"] * image["steps"]
+    # The layout begins one cycle after the first row is there; a row of windows waits for the rows it reads.
+    wait = row_bytes + 1
+    for row in range(image["output_height"]):
+        needed = row * image["stride"] + image["kernel_height"] - image["padding"]
+        here = min(max(needed, 1), image["height"]) * row_bytes
+        wait = max(wait, here) + 1 + windows
+    return max(wait + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes) + 1

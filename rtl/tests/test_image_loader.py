@@ -13,6 +13,7 @@ from hwsim.network import IMAGE, Network, uniform_assignment
 from hwsim.precision import CATALOG
 from hwsim.program import build, fit_machine
 from hwsim.random_network import AveragePool, Convolution, random_images, random_network
+from hwsim.timing import image_load_cycles
 from rtl.image_loader import ImageLoader
 from rtl.tests.mutation import mutant
 
@@ -117,6 +118,38 @@ def test_windows_are_laid_out(name: str, lanes: int) -> None:
         assert np.array_equal(memory[: len(expected)][used], expected[used])
         compared += int(used.sum())
     assert compared > 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_image_takes_the_predicted_cycles(name: str) -> None:
+    network, machine, geometry = prepared(name, 8)
+    loader = ImageLoader(machine)
+    image = random_images(network.image_shape, 1, 3).transpose(0, 2, 3, 1).reshape(-1)
+    ready_after = []
+
+    async def source(ctx):  # type: ignore[no-untyped-def]
+        for field, value in geometry.items():
+            ctx.set(getattr(loader.geometry, field), value)
+        for value in image:
+            ctx.set(loader.i.payload, int(value))
+            ctx.set(loader.i.valid, 1)
+            assert ctx.get(loader.i.ready)
+            await ctx.tick()
+        ctx.set(loader.i.valid, 0)
+
+    async def watch(ctx):  # type: ignore[no-untyped-def]
+        cycles = 0
+        while not ctx.get(loader.image_ready):
+            await ctx.tick()
+            cycles += 1
+        ready_after.append(cycles)
+
+    simulator = Simulator(loader)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(source)
+    simulator.add_testbench(watch)
+    simulator.run()
+    assert ready_after == [image_load_cycles(machine, geometry)]
 
 
 def test_a_mutant_is_caught() -> None:
