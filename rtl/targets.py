@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,7 @@ TARGETS = {target.name: target for target in (PORTABLE, ECP5)}
 def target_of(platform: object) -> Target:
     """Return the target that Amaranth's ``platform`` argument stands for: portable unless it is a ``Target``."""
     return platform if isinstance(platform, Target) else PORTABLE
+
+
+CELL_MODELS = Path(__file__).with_name("leaves") / "ecp5_cells.v"
+"""Verilog of the ECP5 cells that the leaves instantiate, for simulators."""

@@ -1,0 +1,87 @@
+// Behaviour of the ECP5 cells that the leaves use, for simulation, as far as they use them.
+// Written from the cells' documentation and from the models that synthesis uses; its fidelity to silicon is unproven.
+
+// Two positions of a carry chain: a four-input table and a full adder each.
+module CCU2C #(
+    parameter [15:0] INIT0 = 0,
+    parameter [15:0] INIT1 = 0,
+    parameter INJECT1_0 = "NO",
+    parameter INJECT1_1 = "NO"
+) (
+    input CIN,
+    input A0, B0, C0, D0, A1, B1, C1, D1,
+    output S0, S1, COUT
+);
+    wire propagates0 = INIT0[{D0, C0, B0, A0}];
+    wire propagates1 = INIT1[{D1, C1, B1, A1}];
+    wire carry0 = propagates0 ? CIN : INIT0[{2'b00, B0, A0}];
+    assign S0 = propagates0 ^ CIN;
+    assign S1 = propagates1 ^ carry0;
+    assign COUT = propagates1 ? carry0 : INIT1[{2'b00, B1, A1}];
+endmodule
+
+// Block RAM of 18 kilobits with port A writing, port B reading, and the output registers in use.
+// A word that is read while it is written comes out inverted, so that whoever relies on it is found out.
+module DP16KD #(
+    parameter DATA_WIDTH_A = 36,
+    parameter DATA_WIDTH_B = 36,
+    parameter REGMODE_A = "NOREG",
+    parameter REGMODE_B = "NOREG",
+    parameter RESETMODE = "SYNC",
+    parameter WRITEMODE_A = "NORMAL",
+    parameter WRITEMODE_B = "NORMAL",
+    parameter CSDECODE_A = "0b000",
+    parameter CSDECODE_B = "0b000",
+    parameter GSR = "DISABLED"
+) (
+    input CLKA, CEA, WEA, OCEA, RSTA, CSA0, CSA1, CSA2,
+    input CLKB, CEB, WEB, OCEB, RSTB, CSB0, CSB1, CSB2,
+    input ADA0, ADA1, ADA2, ADA3, ADA4, ADA5, ADA6, ADA7, ADA8, ADA9, ADA10, ADA11, ADA12, ADA13,
+    input ADB0, ADB1, ADB2, ADB3, ADB4, ADB5, ADB6, ADB7, ADB8, ADB9, ADB10, ADB11, ADB12, ADB13,
+    input DIA0, DIA1, DIA2, DIA3, DIA4, DIA5, DIA6, DIA7, DIA8,
+    input DIA9, DIA10, DIA11, DIA12, DIA13, DIA14, DIA15, DIA16, DIA17,
+    input DIB0, DIB1, DIB2, DIB3, DIB4, DIB5, DIB6, DIB7, DIB8,
+    input DIB9, DIB10, DIB11, DIB12, DIB13, DIB14, DIB15, DIB16, DIB17,
+    output DOA0, DOA1, DOA2, DOA3, DOA4, DOA5, DOA6, DOA7, DOA8,
+    output DOA9, DOA10, DOA11, DOA12, DOA13, DOA14, DOA15, DOA16, DOA17,
+    output DOB0, DOB1, DOB2, DOB3, DOB4, DOB5, DOB6, DOB7, DOB8,
+    output DOB9, DOB10, DOB11, DOB12, DOB13, DOB14, DOB15, DOB16, DOB17
+);
+    localparam LOW = DATA_WIDTH_A == 36 ? 5 : DATA_WIDTH_A == 18 ? 4 : DATA_WIDTH_A == 9 ? 3
+        : DATA_WIDTH_A == 4 ? 2 : DATA_WIDTH_A == 2 ? 1 : 0;
+    wire [13:0] address_a = {ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1, ADA0};
+    wire [13:0] address_b = {ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1, ADB0};
+    wire [35:0] written = {
+        DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9, DIB8, DIB7, DIB6, DIB5, DIB4, DIB3, DIB2, DIB1, DIB0,
+        DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5, DIA4, DIA3, DIA2, DIA1, DIA0
+    };
+    // In words of 18 bits and more the lowest address bits are byte enables.
+    wire [3:0] enables = DATA_WIDTH_A == 36 ? address_a[3:0] : DATA_WIDTH_A == 18 ? {2'b00, address_a[1:0]} : 4'b0001;
+    wire [35:0] mask = {{9{enables[3]}}, {9{enables[2]}}, {9{enables[1]}}, {9{enables[0]}}};
+    wire [13:0] word_a = address_a >> LOW;
+    wire [13:0] word_b = address_b >> LOW;
+
+    reg [35:0] store [0:(16384 >> LOW) - 1];
+    reg [35:0] latch, shown;
+    integer at;
+    initial begin
+        for (at = 0; at < (16384 >> LOW); at = at + 1) store[at] = 0;
+        latch = 0;
+        shown = 0;
+        if (DATA_WIDTH_A != DATA_WIDTH_B || REGMODE_A != "OUTREG" || REGMODE_B != "OUTREG") begin
+            $display("DP16KD: this model has equal widths and output registers only");
+            $finish;
+        end
+    end
+    wire writes = CEA && WEA && {CSA2, CSA1, CSA0} == 0;
+    wire reads = CEB && !WEB && {CSB2, CSB1, CSB0} == 0;
+    always @(posedge CLKA) begin
+        if (writes) store[word_a] <= (written & mask) | (store[word_a] & ~mask);
+        if (reads) latch <= writes && word_a == word_b ? ~store[word_b] : store[word_b];
+        if (OCEA && OCEB) shown <= latch;
+    end
+    assign {DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5, DOB4, DOB3, DOB2, DOB1, DOB0}
+        = DATA_WIDTH_A == 36 ? shown[35:18] : shown[17:0];
+    assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0}
+        = shown[17:0];
+endmodule

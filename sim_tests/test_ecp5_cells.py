@@ -1,0 +1,114 @@
+"""The ECP5 leaves in Verilator, on models of their cells, against their portable twins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from amaranth.hdl import Fragment, Module, Value
+from amaranth.lib import wiring
+
+from rtl.accumulator import Accumulator
+from rtl.array import Array
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.targets import CELL_MODELS, ECP5
+from sim_tests import design, playback
+from sim_tests.design import Design
+from sim_tests.scoreboard import Scoreboard
+
+pytestmark = pytest.mark.verilator
+
+ROWS = 1500
+
+
+class OnEcp5(wiring.Component):
+    """A component elaborated for ECP5, whatever it is part of."""
+
+    def __init__(self, component: wiring.Component) -> None:
+        self.component = component
+        super().__init__(component.signature)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.component = Fragment.get(self.component, ECP5)
+        for name, member in self.signature.members.items():
+            inner, outer = Value.cast(getattr(self.component, name)), Value.cast(getattr(self, name))
+            m.d.comb += inner.eq(outer) if member.flow == wiring.In else outer.eq(inner)
+        return m
+
+
+def twins(make: Callable[[], wiring.Component]) -> list[Design]:
+    """Return the portable design and the ECP5 one, with the models of its cells."""
+    portable = design.from_component(make(), "portable")
+    cells = design.from_component(OnEcp5(make()), "ecp5")
+    return [portable, dataclasses.replace(cells, verilog=cells.verilog + CELL_MODELS.read_text())]
+
+
+def uniform(rng: np.random.Generator, design: Design, rows: int) -> dict[str, np.ndarray]:
+    """Return random rows for every input port."""
+    columns = {}
+    for port in design.ports:
+        if port.direction == "input":
+            if port.bits < 63:
+                columns[port.name] = rng.integers(0, 1 << port.bits, rows)
+            else:
+                columns[port.name] = rng.integers(0, 256, (rows, -(-port.bits // 8)), dtype=np.uint8)
+                columns[port.name][:, -1] &= (1 << (port.bits - 1) % 8 + 1) - 1
+    return columns
+
+
+def compare(designs: list[Design], columns: dict[str, np.ndarray], output: str) -> int:
+    right, found = playback.play_side_by_side(designs, columns, (output,))
+    board = Scoreboard("ecp5")
+    board.compare(found[output], right[output], output)
+    assert len(np.unique(right[output], axis=0)) > 4
+    return board.finish()
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "granularity"),
+    [(32, 512, 8), (40, 1024, 10), (24, 2000, 8), (3, 9000, 1)],
+)
+def test_block_ram_reads_what_was_written(width: int, depth: int, granularity: int) -> None:
+    designs = twins(lambda: TwoCycleMemory(width, depth, granularity))
+    rng = np.random.default_rng(width)
+    columns = uniform(rng, designs[0], ROWS)
+    few = rng.choice(depth, 12, replace=False)
+    columns["write_address"] = few[rng.integers(0, 12, ROWS)]
+    columns["read_address"] = few[rng.integers(0, 12, ROWS)]
+    # A word that is read while it is written is undefined.
+    collides = (columns["write_address"] == columns["read_address"]) & (columns["write_enable"] != 0)
+    columns["read_enable"] = np.where(collides, 0, columns["read_enable"])
+    compared = compare(designs, columns, "read_data")
+    assert compared > ROWS
+
+
+def test_array_in_carry_cells_equals_the_portable_one() -> None:
+    designs = twins(lambda: Array(16, 4, 2, (8, 4, 2), 32))
+    columns = uniform(np.random.default_rng(1), designs[0], ROWS)
+    columns["slot"] %= 3
+    columns["weight_row"] %= 2
+    columns["activations"][::5] = 255
+    compared = compare(designs, columns, "sums")
+    assert compared > ROWS
+
+
+def test_accumulator_in_carry_cells_and_block_ram_equals_the_portable_one() -> None:
+    depth = 64
+    designs = twins(lambda: Accumulator(2, 10, 24, depth))
+    rng = np.random.default_rng(2)
+    columns = uniform(rng, designs[0], ROWS)
+    # Addresses in turn keep their distance from each other and from what the drain reads.
+    columns["address"] = np.arange(ROWS) % depth
+    columns["drain_address"] = (np.arange(ROWS) + depth // 2) % depth
+    columns["clears"] = rng.integers(0, 8, ROWS) == 0
+    compared = compare(designs, columns, "drain_data")
+    assert compared > ROWS
+
+
+def test_a_block_ram_that_enables_the_wrong_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtl.leaves.block_ram_ecp5.BYTE_BITS", 12)
+    with pytest.raises(AssertionError):
+        test_block_ram_reads_what_was_written(32, 512, 8)
