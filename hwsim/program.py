@@ -33,6 +33,7 @@ from hwsim.machine import (
 )
 from hwsim.network import (
     IMAGE,
+    ROUND,
     Assignment,
     AveragePool2d,
     Conv2d,
@@ -492,6 +493,8 @@ def _check_widths(machine: Machine, assignment: Assignment) -> None:
         _, target_bits, activation_bits = layer_widths(assignment, layer)
         where = f"assignment {assignment.name}, layer {layer.name}"
         if isinstance(layer, WeightLayer):
+            if layer.switch_rule != ROUND:
+                raise ValueError(f"layer {layer.name}: switches by {layer.switch_rule}, the machine's switch rounds")
             if not network.is_pinned(layer):
                 machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
             low, high = accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
@@ -544,12 +547,13 @@ def place_tensors(
 ) -> tuple[dict[str, TensorPlace], tuple[int, int]]:
     """Return where every tensor lies, and how many activation and skip words that takes.
 
-    A tensor keeps its place from the layer that makes it to the last one that reads it; places are given first fit.
+    A tensor keeps its place from the layer that makes it to the last one that reads it; places are given first fit. A
+    skip code that is added for the last time gives its place to the sum's.
     """
     order = {layer.name: index for index, layer in enumerate(network.layers)}
     codes = _FirstFit()
     skips = _FirstFit()
-    places = {}
+    places: dict[str, TensorPlace] = {}
     for index, layer in enumerate(network.layers):
         codes.release(index)
         skips.release(index)
@@ -564,7 +568,12 @@ def place_tensors(
             code_start = codes.place(words, last) * machine.banks
         if network.adders(layer.name):
             last = max(order[name] for name in network.adders(layer.name))
-            skip_start = skips.place(height * width * _channel_groups(machine, channels), last)
+            added = layer.skip if isinstance(layer, WeightLayer) else None
+            if added is not None and order[network.adders(added)[-1]] == index:
+                # The drain reads each skip code before it writes the sum's: the sum takes the place of what it adds.
+                skip_start = skips.take_over(_known(places[added].skip_start), last)
+            else:
+                skip_start = skips.place(height * width * _channel_groups(machine, channels), last)
         places[layer.name] = TensorPlace(code_start, bits, units, pitch, skip_start)
     return places, (codes.size, skips.size)
 
@@ -579,6 +588,12 @@ class _FirstFit:
     def release(self, now: int) -> None:
         """Forget intervals whose last reader ran before ``now``."""
         self._placed = [placed for placed in self._placed if placed[2] >= now]
+
+    def take_over(self, start: int, last: int) -> int:
+        """Keep the interval that begins at ``start`` until its new last reader, and return ``start``."""
+        (kept,) = [placed for placed in self._placed if placed[0] == start]
+        self._placed[self._placed.index(kept)] = (start, kept[1], last)
+        return start
 
     def place(self, words: int, last: int) -> int:
         """Return the start of a free interval."""

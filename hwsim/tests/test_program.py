@@ -146,6 +146,11 @@ def test_tensors_that_live_together_do_not_overlap(program: Program, form: str) 
             assert 0 <= first and first + words <= depth
             for other, other_first, other_words, other_made, other_last in ranges:
                 if other != tensor and made <= other_last and other_made <= last:
+                    older, newer = (other, tensor) if made > other_made else (tensor, other)
+                    if form == "skip" and first == other_first and max(made, other_made) == min(last, other_last):
+                        # The sum's skip code replaces the one that it adds, word by word.
+                        assert getattr(program.network.layer(newer), "skip", None) == older and words == other_words
+                        continue
                     assert first + words <= other_first or other_first + other_words <= first, (tensor, other)
 
 
@@ -308,6 +313,16 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     )
     other = random_network(8, CATALOG["8-6-4-2"], (1, 8, 8), SMALL)
     refused("assignment W8A8 is of another network", assignments=[uniform_assignment(other, 8)])
+
+
+def test_a_layer_that_switches_by_floor_is_refused_by_name() -> None:
+    network = random_network(7, CATALOG["8-6-4-2"], (1, 8, 8), SMALL)
+    chosen = network.weight_layers[1].name
+    layers = [dataclasses.replace(one, switch_rule="floor") if one.name == chosen else one for one in network]
+    network = dataclasses.replace(network, layers=tuple(layers))
+    machine = Machine.sized(network.width_set, network.width_set, 16, 8)
+    with pytest.raises(ValueError, match=f"layer {chosen}: switches by floor, the machine's switch rounds"):
+        build(network, machine, [uniform_assignment(network, 4)])
 
 
 def test_a_layer_too_large_for_the_descriptors_is_refused() -> None:
