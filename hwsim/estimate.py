@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hwsim import spec
 from hwsim.machine import Machine
-from hwsim.network import PINNED_BITS, Assignment, Network, WeightLayer
+from hwsim.network import FLOOR, PINNED_BITS, Assignment, Network, WeightLayer
 
 FLOAT_BITS = 32
 
@@ -78,7 +78,9 @@ def _real_parameters(network: Network) -> int:
 
 def layer_weight_bits_read(layer: WeightLayer, weight_bits: int) -> int:
     """Return the stored bits that switching every weight of ``layer`` to ``weight_bits`` reads once."""
-    return int(layer.codes.size) * int(spec.planes_read(layer.stored_bits, weight_bits))
+    # Under the floor rule no rounding plane is needed.
+    planes = weight_bits if layer.switch_rule == FLOOR else spec.planes_read(layer.stored_bits, weight_bits)
+    return int(layer.codes.size) * int(planes)
 
 
 def weight_bits_read(network: Network, assignment: Assignment) -> int:

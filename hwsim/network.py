@@ -24,6 +24,10 @@ IMAGE = "image"
 IMAGE_SCALE = 1 / 255
 PINNED_BITS = 8
 
+ROUND, FLOOR = "round", "floor"
+SWITCH_RULES: dict[str, Callable[[int, int, int], int]] = {ROUND: spec.switch, FLOOR: spec.switch_floor}
+"""How a layer's stored codes are switched: (code, stored bits, target bits) -> weight."""
+
 Shape: TypeAlias = tuple[int, int, int]
 """(channels, height, width) of one tensor of one image."""
 
@@ -127,6 +131,8 @@ class WeightLayer:
     skip : str or None
         Tensor whose skip code is added before the ReLU.
     output : OutputScales
+    switch_rule : str
+        Name in ``SWITCH_RULES``.
 
     Raises
     ------
@@ -144,11 +150,15 @@ class WeightLayer:
     relu: bool = False
     skip: str | None = None
     output: OutputScales
+    switch_rule: str = ROUND
 
     CODE_DIMENSIONS: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         check_bits(self.stored_bits, f"layer {self.name}: the stored width")
+        if self.switch_rule not in SWITCH_RULES:
+            known = " or ".join(SWITCH_RULES)
+            raise ValueError(f"layer {self.name}: the switch rule must be {known}, not {self.switch_rule!r}")
         codes = np.asarray(self.codes)
         if codes.dtype != np.int8 or codes.ndim != self.CODE_DIMENSIONS or codes.size == 0:
             raise ValueError(

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from hwsim import spec
 from hwsim.network import (
+    ROUND,
     AveragePool2d,
     BatchNorm,
     Conv2d,
@@ -44,7 +45,8 @@ from hwsim.network import (
 )
 from hwsim.precision import WidthSet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Newest version that is read. Networks whose layers all round are written as version 1, so that it reads them too."""
 
 METADATA_KEY = "bitswitch"
 METADATA = "metadata"
@@ -65,7 +67,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     tensors = tensors_of(network)
     content: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if all(layer.switch_rule == ROUND for layer in network.weight_layers) else FORMAT_VERSION,
         "spec_version": spec.SPEC_VERSION,
         **structure_of(network),
         "provenance": dict(network.provenance),
@@ -185,6 +187,8 @@ def _layer_structure(layer: Layer) -> dict[str, Any]:
             "relu": layer.relu,
             "skip": layer.skip,
         }
+        if layer.switch_rule != ROUND:
+            entry["switch_rule"] = layer.switch_rule
     else:
         entry |= {"kernel": list(layer.kernel)}
     if not isinstance(layer, Linear):
@@ -237,9 +241,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise ValueError(f"{path}: its metadata is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: its metadata must be a JSON object, not {type(content).__name__}")
-    for key, ours in (("format_version", FORMAT_VERSION), ("spec_version", spec.SPEC_VERSION)):
+    for key, ours, readable in (
+        ("format_version", FORMAT_VERSION, tuple(range(1, FORMAT_VERSION + 1))),
+        ("spec_version", spec.SPEC_VERSION, (spec.SPEC_VERSION,)),
+    ):
         theirs = content.get(key)
-        if theirs != ours:
+        if theirs not in readable:
             told = key.upper()
             raise ValueError(f"{path}: was written for {told} {theirs}, and this is {told} {ours}; export it again")
     return content, tensors
@@ -302,6 +309,7 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) ->
                 "bias": take(f"{name}.bias") if entry["bias"] else None,
                 "relu": entry["relu"],
                 "skip": entry["skip"],
+                "switch_rule": entry.get("switch_rule", ROUND),
             }
         else:
             fields["kernel"] = tuple(entry["kernel"])

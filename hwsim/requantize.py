@@ -34,6 +34,7 @@ from hwsim import spec
 from hwsim.network import (
     IMAGE,
     IMAGE_SCALE,
+    SWITCH_RULES,
     Assignment,
     AveragePool2d,
     MaxPool2d,
@@ -216,10 +217,14 @@ def combine(certificates: Iterable[Certificate]) -> Certificate:
 
 
 def switched_weights(layer: WeightLayer, target_bits: int) -> NDArray[np.int8]:
-    """Return the layer's weights at ``target_bits`` bits (-1 and +1 at 1 bit), in the shape of its codes."""
+    """Return the layer's weights at ``target_bits`` bits (-1 and +1 at 1 bit), in the shape of its codes.
+
+    Switched by the rule of the layer.
+    """
+    switch = SWITCH_RULES[layer.switch_rule]
     table = np.array(
         [
-            spec.switch(code, layer.stored_bits, target_bits)
+            switch(code, layer.stored_bits, target_bits)
             for code in range(spec.signed_low(layer.stored_bits), spec.signed_high(layer.stored_bits) + 1)
         ],
         np.int8,

@@ -77,6 +77,22 @@ def switch(code, stored_bits, target_bits):
     return min(round_shift(code, stored_bits - target_bits), signed_high(target_bits))
 
 
+def switch_floor(code, stored_bits, target_bits):
+    """Return the weight that a stored code switches to under the floor rule: its top ``target_bits`` bits.
+
+    The other rule of a network's layers (``network.SWITCH_RULES``): a plain arithmetic shift, which never saturates
+    and, unlike ``switch``, can be taken in several steps. 1-bit weights and scales are those of ``switch``.
+
+    >>> [switch_floor(code, 8, 4) for code in (-128, -8, -1, 7, 8, 127)]
+    [-8, -1, -1, 0, 0, 7]
+    >>> switch_floor(switch_floor(24, 8, 4), 4, 2), switch_floor(24, 8, 2)
+    (0, 0)
+    """
+    if target_bits == 1:
+        return 1 if code >= 0 else -1
+    return code >> (stored_bits - target_bits)
+
+
 def switch_scale_exponent(stored_bits, target_bits):
     """Return e, where the scale of a switched weight is the stored scale times ``2**e``.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,12 @@ def test_weight_bits_read_are_the_planes_of_the_switch(bits: int, planes: int) -
     pinned, inner = 4 * 9 + 5 * 64, 3 * 4 * 4 * 9
     read = estimate.weight_bits_read(network, uniform_assignment(network, bits))
     assert read == 8 * pinned + planes * inner
+
+
+def test_the_floor_rule_reads_no_rounding_plane() -> None:
+    layer = chain(WidthSet((8, 4)), 1).weight_layers[1]
+    assert estimate.layer_weight_bits_read(layer, 4) == 5 * layer.codes.size
+    assert estimate.layer_weight_bits_read(replace(layer, switch_rule="floor"), 4) == 4 * layer.codes.size
 
 
 @pytest.mark.parametrize("widths", CATALOG.values(), ids=CATALOG)

@@ -149,7 +149,7 @@ def test_changed_metadata_is_refused(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format_version=2), "was written for FORMAT_VERSION 2, and this is FORMAT_VERSION 1"),
+        (lambda c: c.update(format_version=3), "was written for FORMAT_VERSION 3, and this is FORMAT_VERSION 2"),
         (lambda c: c.update(spec_version=0), f"for SPEC_VERSION 0, and this is SPEC_VERSION {spec.SPEC_VERSION}; exp"),
         (lambda c: c.pop("spec_version"), "was written for SPEC_VERSION None"),
         (lambda c: c.pop("layers"), "the structure in the metadata lacks 'layers'"),
@@ -261,4 +261,23 @@ def test_saving_into_no_folder_fails(network, tmp_path):
 
 def test_only_networks_are_what_load_returns(path):
     assert isinstance(load(path), Network)
-    assert network_file.FORMAT_VERSION == 1
+    assert network_file.FORMAT_VERSION == 2
+
+
+def test_a_network_that_rounds_is_written_as_version_1(network, path):
+    assert content_of(path)["format_version"] == 1
+    assert all("switch_rule" not in entry for entry in content_of(path)["layers"])
+
+
+def test_the_switch_rule_survives_and_needs_version_2(network, path, tmp_path):
+    chosen = network.weight_layers[1].name
+    layers = [replace(layer, switch_rule="floor") if layer.name == chosen else layer for layer in network]
+    changed = replace(network, layers=tuple(layers))
+    save(changed, tmp_path / "floor.safetensors")
+    assert content_of(tmp_path / "floor.safetensors")["format_version"] == 2
+    loaded = load(tmp_path / "floor.safetensors")
+    assert_equal(changed, loaded)
+    assert {layer.name for layer in loaded.weight_layers if layer.switch_rule == "floor"} == {chosen}
+    rewrite(path, lambda content: content["layers"][0].update(switch_rule="up"))
+    with pytest.raises(ValueError, match="the switch rule must be round or floor, not 'up'"):
+        load(path)

@@ -47,11 +47,48 @@ def test_switch_is_the_definition_for_every_code_and_width():
         ("return (value + (1 << (shift - 1))) >> shift", "return (value + (1 << (shift - 1)) - 1) >> shift"),
         ("return min(round_shift(code, stored_bits - target_bits), signed_high(target_bits))",
          "return round_shift(code, stored_bits - target_bits)"),
-        ("return 1 if code >= 0 else -1", "return 1 if code > 0 else -1"),
+        ("return 1 if code >= 0 else -1\n    return min", "return 1 if code > 0 else -1\n    return min"),
     ],
 )  # fmt: skip
 def test_a_wrong_switch_is_caught(change):
     assert switch_errors(mutant("hwsim.spec", change).switch)
+
+
+def floor_errors(switch):
+    def definition(code, stored, target):
+        if target == 1:
+            return -1 if code < 0 else 1
+        return math.floor(Fraction(code, 2 ** (stored - target)))
+
+    return [
+        (code, stored, target)
+        for stored, target in STORED_AND_TARGET
+        for code in codes(stored)
+        if switch(code, stored, target) != definition(code, stored, target)
+    ]
+
+
+def test_the_floor_rule_is_the_definition_and_can_be_taken_in_steps():
+    assert floor_errors(spec.switch_floor) == []
+    for code in codes(8):
+        assert spec.switch_floor(spec.switch_floor(code, 8, 4), 4, 2) == spec.switch_floor(code, 8, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("return code >> (stored_bits - target_bits)", "return (code + 1) >> (stored_bits - target_bits)"),
+        ("return code >> (stored_bits - target_bits)", "return -(-code >> (stored_bits - target_bits))"),
+    ],
+)
+def test_a_wrong_floor_rule_is_caught(change):
+    assert floor_errors(mutant("hwsim.spec", change).switch_floor)
+
+
+@pytest.mark.parametrize(("bits", "count"), [(6, 96 + 30), (4, 120), (2, 96)])
+def test_the_floor_rule_is_no_cheap_substitute(bits, count):
+    """It differs from rounding on about half of the codes."""
+    assert sum(spec.switch(code, 8, bits) != spec.switch_floor(code, 8, bits) for code in codes(8)) == count
 
 
 @pytest.mark.parametrize(("bits", "count"), [(6, 32), (4, 8), (2, 2)])
