@@ -108,6 +108,7 @@ def _weight_layer(name: str, layer: QuantWeightLayer, source: str, skip: str | N
         "bias": None if layer.bias is None else _array(layer.bias),
         "relu": layer.relu,
         "skip": skip,
+        "switch_rule": layer.switch_rule,
         "output": _output_scales(name, layer.output),
     }
     if isinstance(layer, QuantConv2d):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hwsim import spec
+from hwsim.network import FLOOR, ROUND
 
 
 def round_half_up(values: Tensor) -> Tensor:
@@ -43,14 +44,19 @@ def weight_codes(weight: Tensor, scale: Tensor, stored_bits: int) -> Tensor:
     return codes.clamp_(spec.signed_low(stored_bits), spec.signed_high(stored_bits))
 
 
-def switch_codes(codes: Tensor, stored_bits: int, target_bits: int) -> Tensor:
-    """Return stored codes switched to ``target_bits``: the second rounding (eq. 2), equal to ``spec.switch``."""
+def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = ROUND) -> Tensor:
+    """Return stored codes switched to ``target_bits``, by a rule of ``hwsim.network.SWITCH_RULES``.
+
+    ``round`` is the second rounding (eq. 2), equal to ``spec.switch``; ``floor`` equals ``spec.switch_floor``.
+    """
     if target_bits == 1:
         return torch.where(codes >= 0, 1.0, -1.0).to(codes.dtype)
     if target_bits == stored_bits:
         return codes
     shift = stored_bits - target_bits
-    # Multiplying by a power of two is exact, so this floor is the arithmetic shift.
+    # Multiplying by a power of two is exact, so these floors are arithmetic shifts.
+    if rule == FLOOR:
+        return torch.floor(codes * 2.0**-shift)
     switched = torch.floor((codes + float(1 << (shift - 1))) * 2.0**-shift)
     return switched.clamp_(max=spec.signed_high(target_bits))
 
@@ -62,21 +68,24 @@ def activation_codes(values: Tensor, scale: Tensor, low: int, high: int) -> Tens
 
 class _DoubleRounding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int) -> Tensor:
-        codes = switch_codes(weight_codes(weight, scale, stored_bits), stored_bits, target_bits)
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int, rule: str) -> Tensor:
+        codes = switch_codes(weight_codes(weight, scale, stored_bits), stored_bits, target_bits, rule)
         step = per_channel(scale, weight) * 2.0 ** spec.switch_scale_exponent(stored_bits, target_bits)
         quotient = weight / step
         # A bipolar weight stands for half of the stored range, which is four of its steps wide.
         low, high = (-2, 2) if target_bits == 1 else (spec.signed_low(target_bits), spec.signed_high(target_bits))
+        if rule == FLOOR and 1 < target_bits < stored_bits:
+            # The highest code stands for the whole step above it.
+            high += 1
         inside = quotient.clamp(low, high).eq_(quotient)
         ctx.save_for_backward(inside, codes - quotient.mul_(inside))
         return codes * step
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         inside, scale_slope = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * inside, (gradient * scale_slope).flatten(1).sum(1), None, None
+        return gradient * inside, (gradient * scale_slope).flatten(1).sum(1), None, None, None
 
 
 class _QuantizeActivation(torch.autograd.Function):
@@ -105,7 +114,7 @@ class _RoundToGrid(torch.autograd.Function):
         return gradients[0], None
 
 
-def double_rounding(weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int) -> Tensor:
+def double_rounding(weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int, rule: str = ROUND) -> Tensor:
     """Return the real weights that a stored weight has at ``target_bits`` (eqs. 1-3): switched code * scale * 2**e.
 
     Gradients, with q = weight / (scale * 2**e) and the code range low .. high of ``target_bits``:
@@ -122,8 +131,10 @@ def double_rounding(weight: Tensor, scale: Tensor, stored_bits: int, target_bits
     scale : float tensor of shape (out,), positive
     stored_bits, target_bits : int
         1 <= target_bits <= stored_bits <= 8.
+    rule : str
+        The switch, as in :func:`switch_codes`. Under ``floor`` the code range reaches one step further up.
     """
-    return _DoubleRounding.apply(weight, scale, stored_bits, target_bits)  # type: ignore[no-any-return,no-untyped-call]
+    return _DoubleRounding.apply(weight, scale, stored_bits, target_bits, rule)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def quantize_activation(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim import spec
+from hwsim.network import ROUND
 from quant import functional
 
 LOGIT_SCALE = 2.0**-10
@@ -224,6 +225,11 @@ class QuantWeightLayer(nn.Module):
         h, the width of the stored codes.
     output : OutputQuantizer or None
         None for the last layer, whose output is rounded to the grid of the logits.
+
+    Attributes
+    ----------
+    switch_rule : str
+        How stored codes are switched, a name in ``hwsim.network.SWITCH_RULES``; ``round`` until a method sets it.
     """
 
     OPERATION: ClassVar[str] = ""
@@ -245,6 +251,7 @@ class QuantWeightLayer(nn.Module):
         self.relu = relu
         self.stored_bits = stored_bits
         self.output = output
+        self.switch_rule = ROUND
         self.weight_scale = nn.Parameter(initial_weight_scale(self.weight.detach(), stored_bits))
 
     @property
@@ -261,7 +268,11 @@ class QuantWeightLayer(nn.Module):
     def switched_codes(self, bits: int) -> Tensor:
         """Return the codes at ``bits`` bits, int8, from the functions that the training operator calls."""
         codes = functional.weight_codes(self.weight, self.weight_scale, self.stored_bits)
-        return functional.switch_codes(codes, self.stored_bits, bits).to(torch.int8)
+        return functional.switch_codes(codes, self.stored_bits, bits, self.switch_rule).to(torch.int8)
+
+    def quantized_weight(self, bits: int) -> Tensor:
+        """Return the real weights at ``bits`` bits, differentiable: switched codes times their scale."""
+        return functional.double_rounding(self.weight, self.weight_scale, self.stored_bits, bits, self.switch_rule)
 
     def operation(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the bare convolution or matrix product."""
@@ -278,8 +289,7 @@ class QuantWeightLayer(nn.Module):
             Skip codes times scale of the tensor that is added.
         weight_bits : int
         """
-        weight = functional.double_rounding(self.weight, self.weight_scale, self.stored_bits, weight_bits)
-        result = self.operation(values, weight, self.bias)
+        result = self.operation(values, self.quantized_weight(weight_bits), self.bias)
         if self.batch_norm is not None:
             result = self.batch_norm(result, weight_bits)
         if skip is not None:

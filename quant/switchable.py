@@ -98,7 +98,9 @@ class SwitchableNetwork(nn.Module):
         layer = self.layer(name)
         return isinstance(layer, QuantWeightLayer) and (self.wiring[name].input == IMAGE or layer.makes_logits)
 
-    def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, observe: Observer | None = None, stored: dict[str, StoredTensor] | None = None
+    ) -> Tensor:
         """Return the logits at the width that is set.
 
         Parameters
@@ -106,6 +108,8 @@ class SwitchableNetwork(nn.Module):
         images : uint8 tensor of shape (n, channels, height, width)
         observe : callable of (str, Tensor), optional
             Called with the name and the real output, before it is stored, of every layer but max pooling.
+        stored : dict, optional
+            Filled with the stored forms, as real values, of every tensor; the image included, the logits as a code.
 
         Returns
         -------
@@ -123,7 +127,8 @@ class SwitchableNetwork(nn.Module):
         if images.dim() != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(f"images must have shape (n, {self._told_shape()}), not {tuple(images.shape)}")
         parameter = next(self.parameters())
-        tensors = {IMAGE: StoredTensor(images.to(parameter.dtype) * IMAGE_SCALE)}
+        tensors = {} if stored is None else stored
+        tensors[IMAGE] = StoredTensor(images.to(parameter.dtype) * IMAGE_SCALE)
         for name, layer in self.items():
             wiring = self.wiring[name]
             values = tensors[wiring.input].code

@@ -47,6 +47,49 @@ def test_a_wrong_switch_twin_is_caught(change):
     assert all(switch_errors(changed, 8, bits) for bits in (6, 4, 2))
 
 
+def floor_errors(module, stored_bits, target_bits):
+    codes = torch.tensor(list(codes_of(stored_bits)), dtype=torch.float32)
+    found = module.switch_codes(codes, stored_bits, target_bits, "floor").tolist()
+    return [
+        (code, value)
+        for code, value in zip(codes_of(stored_bits), found, strict=True)
+        if value != spec.switch_floor(code, stored_bits, target_bits)
+    ]
+
+
+@pytest.mark.parametrize(("stored_bits", "target_bits"), PAIRS)
+def test_floor_twin_equals_spec_on_every_code(stored_bits, target_bits):
+    assert floor_errors(functional, stored_bits, target_bits) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("return torch.floor(codes * 2.0**-shift)", "return torch.trunc(codes * 2.0**-shift)"),
+        ("return torch.floor(codes * 2.0**-shift)", "return torch.round(codes * 2.0**-shift)"),
+        ("if rule == FLOOR:", "if rule == ROUND:"),
+    ],
+)
+def test_a_wrong_floor_twin_is_caught(change):
+    changed = mutant("quant.functional", change)
+    assert all(floor_errors(changed, 8, bits) for bits in (6, 4, 2))
+
+
+@pytest.mark.parametrize("bits", [6, 4, 2])
+def test_gradients_of_the_floor_rule_pass_exactly_where_nothing_is_clipped(bits):
+    step = 2.0 ** (8 - bits)
+    low, high = spec.signed_low(bits), spec.signed_high(bits)
+    quotients = torch.arange(4 * (low - 2), 4 * (high + 3)) / 4
+    weight = (quotients * step).reshape(1, -1).requires_grad_()
+    scale = torch.ones(1, requires_grad=True)
+    values = functional.double_rounding(weight, scale, 8, bits, "floor")
+    values.sum().backward()
+    inside = (quotients >= low) & (quotients <= high + 1)
+    assert torch.equal(weight.grad[0], inside.float())
+    codes = (values.detach() / step)[0]
+    assert float(scale.grad) == float((codes - quotients * inside).sum())
+
+
 def test_a_wrong_sign_of_a_bipolar_weight_is_caught():
     changed = mutant("quant.functional", ("torch.where(codes >= 0, 1.0, -1.0)", "torch.where(codes > 0, 1.0, -1.0)"))
     assert switch_errors(changed, 8, 1) == [(0, -1.0)]
