@@ -22,7 +22,9 @@ from rtl.weight_loader import WeightLoader
 
 
 class Accelerator(wiring.Component):
-    """Weight loader, array, drain and memories around one sequencer. One clock, synchronous reset.
+    """Weight loader, array, drain and memories around one sequencer.
+
+    One clock; a synchronous reset, which stops what runs and keeps what has been loaded.
 
     ::
 
@@ -123,7 +125,8 @@ class Accelerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.image), image_loader.i)
         wiring.connect(m, result_buffer.o, wiring.flipped(self.result))
 
-        geometry = Signal(struct(machine.image_layout))
+        # Like the memories, it keeps what was loaded through a reset.
+        geometry = Signal(struct(machine.image_layout), reset_less=True)
         with m.If(load_port.image_write):
             m.d.sync += geometry.eq(load_port.image_data)
         for target, part in (("weights", weights), ("tables", tables), ("layers", layers), ("tiles", tiles)):
