@@ -156,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     verilog.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
     verilog.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")
     _add_machine(verilog)
+    verilog.add_argument(
+        "--bus", choices=("streams", "axi"), default="streams", help="ports: streams, or AXI4 with registers"
+    )
     verilog.add_argument("--network", type=Path, metavar="FILE", help="make the memories as deep as this network needs")
     verilog.add_argument(
         "--out", type=Path, default=Path("build") / "verilog", metavar="DIR", help="default %(default)s"
@@ -562,7 +565,7 @@ def _verilog(options: argparse.Namespace) -> Result:
     if options.network is not None:
         network = network_file.load(options.network)
         machine = fit_machine(network, standard_assignments(network), machine)
-    source, description = verilog.write(machine, options.out)
+    source, description = verilog.write(machine, options.out, bus=options.bus)
     report = json.loads(description.read_text())
     print(f"{source}: {source.read_text().count(chr(10)):,} lines; {description}")
     kibibytes = sum(report["memory_bits"].values()) / 8192

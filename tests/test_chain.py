@@ -131,7 +131,13 @@ def test_verilog_of_a_network(trained: Path, tmp_path: Path) -> None:
         assert port["name"] in source
     written = {key: report[key] for key in report if key not in ("verilog", "description")}
     assert json.loads(Path(report["description"]).read_text()) == written
-    assert len(list((tmp_path / "rtl").iterdir())) == 2
+    assert not [path for path in (tmp_path / "rtl").iterdir() if path.name.startswith(".") or path.suffix == ".tmp"]
+
+
+def test_verilog_behind_axi(trained: Path, tmp_path: Path) -> None:
+    small = ("--bits", 4, "--lanes", 4, "--columns", 4)
+    report = report_of(tmp_path, "verilog", "--bus", "axi", *small, "--out", tmp_path / "rtl")
+    assert report["bus"] == "axi" and any("tvalid" in port["name"] for port in report["ports"])
 
 
 def test_a_network_that_does_not_fit_is_refused(

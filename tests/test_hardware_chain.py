@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,14 @@ def test_verify_and_simulate_show_a_flipped_bit_in_the_same_place(
     assert first[0] == first[1]
 
 
-def test_a_network_of_another_maker_is_compared_with_the_integer_model(folder: Path) -> None:
+def test_a_network_without_a_checkpoint_is_compared_with_the_integer_model(trained: Path, folder: Path) -> None:
     from hwsim import network_file
-    from hwsim.precision import WidthSet
-    from hwsim.random_network import random_network
 
-    path = folder / "random.safetensors"
-    network_file.save(random_network(3, WidthSet((8, 6, 4, 2))), path)
-    report = report_of(folder, "simulate", path, "--images", 2, "--assignments", "W8A8,mixed-2")
-    assert [row["mismatches"] for row in report["rows"]] == [0, 0]
-    assert [row["accuracy_rtl"] for row in report["rows"]] == [None, None]
+    path = folder / "own.safetensors"
+    network_file.save(replace(network_file.load(trained / bitswitch.NETWORK), provenance={}), path)
+    report = report_of(folder, "simulate", path, "--images", 2)
+    assert [row["mismatches"] for row in report["rows"]] == [0] * 6
+    assert [row["accuracy_rtl"] for row in report["rows"]] == [None] * 6
 
 
 def test_more_images_than_there_are_is_all_of_them(trained: Path, folder: Path) -> None:
