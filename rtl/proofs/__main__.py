@@ -1,0 +1,83 @@
+"""``python -m rtl.proofs``: proves the claims about the hardware, and refutes the wrong units."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rtl.proofs.catalog import all_proofs
+from rtl.proofs.proof import Proof
+from rtl.proofs.solver import MissingToolError, Verdict, require_tools, solve
+
+PROVED, REFUTED = "PASS", "FAIL"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return 0 if every claim is proved and every mutant refuted."""
+    parser = argparse.ArgumentParser(prog="python -m rtl.proofs", description=__doc__)
+    parser.add_argument("names", nargs="*", help="only proofs whose name contains one of these")
+    parser.add_argument("--list", action="store_true", help="say what is proved, and run nothing")
+    parser.add_argument("--folder", type=Path, default=Path("build/proofs"), help="for logs and counterexamples")
+    parser.add_argument("--no-mutants", action="store_true", help="only the claims, not the wrong units")
+    options = parser.parse_args(arguments)
+    proofs = [proof for proof in all_proofs() if not options.names or any(name in proof.name for name in options.names)]
+    if not proofs:
+        parser.error(f"no proof has a name that contains {' or '.join(options.names)}")
+    if options.list:
+        for proof in proofs:
+            print(f"{proof.name} ({reach(proof)}): {proof.claim}")
+        return 0
+    try:
+        require_tools()
+    except MissingToolError as error:
+        print(error, file=sys.stderr)
+        return 1
+    started = time.monotonic()
+    wrong = sum(not run(proof, options.folder, mutants=not options.no_mutants) for proof in proofs)
+    seconds = time.monotonic() - started
+    print(f"{len(proofs) - wrong} of {len(proofs)} proofs hold, {seconds:.0f} s")
+    return 1 if wrong else 0
+
+
+def reach(proof: Proof) -> str:
+    """Return how far the proof reaches, in words."""
+    return f"the first {proof.depth} cycles" if proof.bounded else f"unbounded, k = {proof.depth}"
+
+
+def prove(proof: Proof, folder: Path) -> Verdict:
+    """Return the verdict on the claim."""
+    mode = "bmc" if proof.bounded else "prove"
+    return solve(proof.rtlil(), folder / proof.name, mode=mode, depth=proof.depth, cells=proof.cells)
+
+
+def refute(proof: Proof, folder: Path) -> Iterator[Verdict]:
+    """Yield the verdict on each mutant."""
+    depth = proof.mutant_depth or proof.depth
+    for index, mutant in enumerate(proof.mutants):
+        place = folder / f"{proof.name}.mutant_{index}"
+        yield solve(proof.rtlil(mutant), place, mode="bmc", depth=depth, cells=proof.cells)
+
+
+def run(proof: Proof, folder: Path, *, mutants: bool) -> bool:
+    """Run one proof and its mutants, say how it went, and return whether all is as it must be."""
+    started = time.monotonic()
+    verdict = prove(proof, folder)
+    refuted = [other.status == REFUTED for other in refute(proof, folder)] if mutants else []
+    seconds = time.monotonic() - started
+    holds = verdict.status == PROVED and all(refuted)
+    said = "proved" if verdict.status == PROVED else f"NOT PROVED ({verdict.status})"
+    killed = f", {sum(refuted)} of {len(refuted)} mutants refuted" if mutants else ""
+    print(f"{proof.name:44} {said}, {reach(proof)}{killed}, {seconds:.0f} s", flush=True)
+    if not holds:
+        print(f"  {proof.claim}\n  see {folder / proof.name}", flush=True)
+        for line in verdict.log.splitlines():
+            if line.startswith("failed: "):
+                print(f"  {line}", flush=True)
+    return holds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What a proof is stated in: a component, its inputs free, its registers in reach, and assertions beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from amaranth.back import rtlil
+from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, ResetSignal, Signal, Value, ValueLike, unsigned
+from amaranth.hdl._ast import Assign, Statement, Switch, _StatementList
+from amaranth.hdl._mem import MemoryInstance
+from amaranth.lib import wiring
+
+from rtl.targets import PORTABLE, Target
+
+
+class Bench:
+    """A top around components under proof. Whatever nothing drives is an input that may take any value in any cycle.
+
+    The reset is such an input too, unless ``resets`` is false: then it never comes after power-up, which leaves every
+    register at its reset value.
+
+    Parameters
+    ----------
+    component : wiring.Component
+    target : Target
+        What it is elaborated for.
+    resets : bool
+    """
+
+    def __init__(self, component: wiring.Component, *, target: Target = PORTABLE, resets: bool = True) -> None:
+        self.m = Module()
+        self.fragments: dict[str, Fragment] = {}
+        self.inputs: dict[str, Signal] = {}
+        self.component = component
+        self.add("dut", component, target)
+        for path, member, value in component.signature.flatten(component):
+            if member.flow == wiring.In:
+                self._expose(Value.cast(value), "__".join(map(str, path)))
+        if not resets:
+            self.assume(~ResetSignal())
+
+    def add(self, name: str, component: wiring.Component, target: Target = PORTABLE) -> None:
+        """Put ``component`` beside the one under proof. Its inputs are the caller's to drive."""
+        self.fragments[name] = Fragment.get(component, target)
+        self.m.submodules[name] = self.fragments[name]
+
+    def _expose(self, signal: Value, name: str) -> Signal:
+        assert isinstance(signal, Signal), f"{name} is not a signal"
+        self.inputs[name] = signal
+        return signal
+
+    def any_value(self, shape: object, name: str) -> Signal:
+        """Return a signal that may take any value in any cycle."""
+        return self._expose(Signal(shape, name=name), name)
+
+    def any_constant(self, shape: object, name: str) -> Signal:
+        """Return a signal that may have any value, and keeps it."""
+        signal = self.any_value(shape, name)
+        self.assume_constant(signal)
+        return signal
+
+    def assume_constant(self, value: ValueLike) -> None:
+        """Assume that ``value`` never changes."""
+        self.assume(~self.after(1, resets=False) | (self.past(value) == value))
+
+    def past(self, value: ValueLike, cycles: int = 1) -> Value:
+        """Return ``value`` as it was ``cycles`` cycles ago; zeros before. A reset does not touch it."""
+        value = Value.cast(value)
+        for _ in range(cycles):
+            held = Signal(value.shape(), name="past", reset_less=True)
+            self.m.d.sync += held.eq(value)
+            value = held
+        return value
+
+    def after(self, cycles: int, *, resets: bool = True) -> Value:
+        """Return whether at least ``cycles`` cycles have passed since power-up or reset."""
+        age = Signal(range(cycles + 1), name="age", reset_less=not resets)
+        with self.m.If(age != cycles):
+            self.m.d.sync += age.eq(age + 1)
+        return age == cycles
+
+    def check(self, condition: ValueLike, message: str) -> None:
+        """Assert ``condition`` in every cycle."""
+        self.m.d.comb += Assert(condition, message)
+
+    def assume(self, condition: ValueLike) -> None:
+        """Assume ``condition`` in every cycle: what the unit may expect of its surroundings."""
+        self.m.d.comb += Assume(condition)
+
+    def implies(self, condition: ValueLike, conclusion: ValueLike, message: str) -> None:
+        """Assert ``conclusion`` in every cycle in which ``condition`` holds."""
+        self.check(~Value.cast(condition).bool() | Value.cast(conclusion).bool(), message)
+
+    def internal(self, path: str) -> Signal:
+        """Return the signal inside a component: submodules and its name, with dots, as ``dut.loader.used``."""
+        *modules, name = path.split(".")
+        found = {id(signal): signal for signal in signals_of(self._fragment(modules)) if signal.name == name}
+        if len(found) != 1:
+            raise ValueError(f"{path} must be one signal, not {len(found)}")
+        return next(iter(found.values()))
+
+    def in_state(self, path: str, *states: str) -> Value:
+        """Return whether the state machine of the component at ``path`` is in one of ``states``."""
+        fsm = self._fragment(path.split(".")).find_generated("fsm")
+        return Cat(fsm.state == fsm.encoding[state] for state in states).any()
+
+    def stored(self, path: str, address: ValueLike) -> Signal:
+        """Return the word at ``address`` of the memory at ``path``, as it is in this cycle."""
+        memory = self._fragment(path.split("."))
+        assert isinstance(memory, MemoryInstance), f"{path} is not a memory"
+        word = Signal(unsigned(len(memory._read_ports[0]._data)), name=f"{path.rsplit('.', 1)[-1]}_word")
+        at = Signal((memory._data.depth - 1).bit_length(), name="word_address")
+        self.m.d.comb += at.eq(address)
+        memory.read_port(domain="comb", addr=at, data=word, en=Const(1, 1), transparent_for=())
+        return word
+
+    def free(self, path: str) -> Signal:
+        """Cut whatever drives the signal at ``path``: it may take any value in any cycle. Return it."""
+        signal = self.internal(path)
+        for fragment in list(all_fragments(self.fragments.values())):
+            for domain, statements in fragment.statements.items():
+                fragment.statements[domain] = without(statements, signal)
+        return self._expose(signal, path.replace(".", "__"))
+
+    def rtlil(self) -> str:
+        """Return the top in the language of Yosys."""
+        clock = {}
+        text: str = rtlil.convert(self.m, ports=[*self.inputs.values(), *clock.values()], emit_src=False)
+        return text
+
+    def _fragment(self, modules: list[str]) -> Fragment:
+        fragment = self.fragments[modules[0]]
+        for name in modules[1:]:
+            fragment = fragment.find_subfragment(name)
+        return fragment
+
+
+def all_fragments(fragments: object) -> Iterator[Fragment]:
+    """Yield ``fragments`` and everything inside them."""
+    for fragment in fragments:
+        yield fragment
+        yield from all_fragments(part for part, _, _ in fragment.subfragments)
+
+
+def signals_of(fragment: Fragment) -> Iterator[Signal]:
+    """Yield the signals that the fragment itself assigns or reads."""
+    for statements in fragment.statements.values():
+        yield from statements._lhs_signals()
+        yield from statements._rhs_signals()
+
+
+def without(statements: _StatementList, signal: Signal) -> _StatementList:
+    """Return ``statements`` less the assignments to ``signal``."""
+    kept: list[Statement] = []
+    for statement in statements:
+        if isinstance(statement, Switch):
+            cases = [(patterns, without(inner, signal), at) for patterns, inner, at in statement.cases]
+            kept.append(Switch(statement.test, cases, src_loc=statement.src_loc))
+        elif not (isinstance(statement, Assign) and signal in statement._lhs_signals()):
+            kept.append(statement)
+    return _StatementList(kept)

@@ -1,0 +1,13 @@
+"""All proofs, by the unit they are about."""
+
+from __future__ import annotations
+
+from rtl.proofs import requantizer, result_buffer, rotate, weight_switch
+from rtl.proofs.proof import Proof
+
+MODULES = (weight_switch, requantizer, rotate, result_buffer)
+
+
+def all_proofs() -> tuple[Proof, ...]:
+    """Return every proof, in the order in which they are run."""
+    return tuple(proof for module in MODULES for proof in module.PROOFS)

@@ -1,0 +1,27 @@
+"""The machine whose units are proved: small, but with more than one of everything that there can be more than one of."""
+
+from __future__ import annotations
+
+from hwsim.machine import Machine
+from hwsim.precision import WidthSet
+
+SMALL = Machine(
+    weight_widths=WidthSet((8, 4, 2)),
+    activation_widths=WidthSet((8, 4, 2)),
+    lanes=4,
+    columns=4,
+    banks=2,
+    requantizers=2,
+    weight_port_bits=4,
+    strip_pixels=4,
+    accumulator_bits=16,
+    weight_words=64,
+    staging_words=16,
+    table_words=8,
+    activation_words=16,
+    skip_words=16,
+    image_words=5,
+    raw_image_words=9,
+    layer_slots=3,
+    result_words=3,
+)
