@@ -15,8 +15,8 @@ import rtl.accelerator
 from hwsim.assignments import standard_assignments, uniform_assignments
 from hwsim.machine import MEMORY_NAMES, Machine
 from hwsim.network import Network
-from hwsim.precision import CATALOG
-from hwsim.program import build, fit_machine, requirements
+from hwsim.precision import CATALOG, WidthSet
+from hwsim.program import build, requirements
 from hwsim.random_network import (
     SMALL,
     AveragePool,
@@ -56,26 +56,35 @@ VARIED_NETWORK = random_network(8, STANDARD, (3, 18, 13), VARIED, classes=5)
 
 def machine_for(networks: list[Network], machine: Machine) -> Machine:
     """Return ``machine`` with memories deep enough for each of the networks at its standard assignments."""
-    fitting = [dataclasses.asdict(fit_machine(network, standard_assignments(network), machine)) for network in networks]
-    return dataclasses.replace(machine, **{name: max(one[name] for one in fitting) for name in MEMORY_NAMES})
+    machine = dataclasses.replace(machine, image_channels=max(min(4, network.image_shape[0]) for network in networks))
+    needs = [requirements(network, machine, standard_assignments(network)) for network in networks]
+    depths = {name: 1 << max(1, (max(need[name] for need in needs) - 1).bit_length()) for name in MEMORY_NAMES}
+    return dataclasses.replace(machine, **depths)
 
 
 STANDARD_MACHINE = machine_for(
     [SMALL_NETWORK, VARIED_NETWORK], Machine(weight_widths=STANDARD, activation_widths=STANDARD)
 )
+
+
+def tiny_machine(network: Network) -> Machine:
+    return machine_for(
+        [network],
+        Machine(
+            weight_widths=network.width_set,
+            activation_widths=network.width_set,
+            lanes=4,
+            columns=4,
+            requantizers=1,
+            weight_port_bits=4,
+            strip_pixels=8,
+        ),
+    )
+
+
 TINY_NETWORK = random_network(9, STANDARD, (1, 5, 5), (Convolution(channels=4), Residual(channels=6, stride=2)))
-TINY_MACHINE = machine_for(
-    [TINY_NETWORK],
-    Machine(
-        weight_widths=STANDARD,
-        activation_widths=STANDARD,
-        lanes=4,
-        columns=4,
-        requantizers=1,
-        weight_port_bits=4,
-        strip_pixels=8,
-    ),
-)
+TINY_MACHINE = tiny_machine(TINY_NETWORK)
+OTHER_WIDTH_SETS = [widths for widths in CATALOG.values() if widths != STANDARD] + [WidthSet((5, 3, 1))]
 
 
 def check(result: SimulationResult, images: np.ndarray) -> int:
@@ -243,6 +252,18 @@ def tiny(mutation: int) -> tuple[SimulationResult, np.ndarray]:
 def test_a_tiny_machine():
     result, images = tiny(0)
     assert check(result, images) > 1_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", OTHER_WIDTH_SETS, ids=str)
+def test_a_tiny_machine_of_another_width_set(widths):
+    # Bipolar weights need channels in a multiple of the lanes.
+    sketches = (Convolution(channels=8), Residual(channels=8, stride=2), MaximumPool())
+    network = random_network(10, widths, (2, 7, 6), sketches, classes=3)
+    images = random_images(network.image_shape, 3, seed=6)
+    assignments = standard_assignments(network)
+    result = simulate.simulate(network, tiny_machine(network), assignments, images, idle=0.2, stall=0.2)
+    assert check(result, images) > 500 * len(assignments)
 
 
 @pytest.mark.parametrize("number", range(1, len(MUTATIONS) + 1), ids=list(MUTATIONS))
