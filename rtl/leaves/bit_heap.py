@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 LEVELS_MAX = 7
 BEAM = 60
-REGISTER_COST = 0.3
-"""Of a bit kept after every second level, in cells."""
+REGISTER_COST = 0.5
+"""Of a bit kept after a level, in cells."""
 
 LEVEL_COST = 2
 """Of one more level, in cells: it may take a pipeline stage that the joins need."""
@@ -74,7 +74,7 @@ def plan(lanes: int, group_bits: int) -> tuple[Level, ...]:
         (lanes,) * group_bits + (0,) * (columns - group_bits): (0.0, ())
     }
     finished: list[tuple[float, tuple[Level, ...]]] = []
-    for level in range(LEVELS_MAX):
+    for _ in range(LEVELS_MAX):
         found: dict[tuple[int, ...], tuple[float, tuple[Level, ...]]] = {}
         for heights, (cost, levels) in beam.items():
             for policy in POLICIES:
@@ -82,7 +82,7 @@ def plan(lanes: int, group_bits: int) -> tuple[Level, ...]:
                 if not adders:
                     continue
                 cells = sum(len(adder.counts) + 1 for adder in adders)
-                total = cost + cells + REGISTER_COST * sum(after) * (level % 2)
+                total = cost + cells + REGISTER_COST * sum(after)
                 if after not in found or total < found[after][0]:
                     found[after] = (total, (*levels, adders))
         finished += [value for heights, value in found.items() if max(heights) == 1]
