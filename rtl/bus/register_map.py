@@ -220,8 +220,8 @@ REGISTERS: tuple[Register, ...] = (
         Access.COMMAND,
         (Field("machine", 0, 1, "1 resets the machine."),),
         "Resets the machine: drops the image at work, the images, commands and results that wait, and all counters. "
-        "The interrupt registers stay. Nothing more is taken from the image stream until a program is loaded, so that what "
-        "sends images can be stopped first; a result that was on its way ends without TLAST.",
+        "The interrupt registers stay. Nothing more is taken from the image stream until a program is loaded, so what "
+        "sends images can be stopped then; a result that was on its way ends without TLAST.",
     ),
     Register(
         "status",
