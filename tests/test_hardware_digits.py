@@ -1,0 +1,39 @@
+"""The trained digits network on the accelerator in Verilator: real images, with pauses on every port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bitswitch
+from hwsim import network_file
+from hwsim.assignments import standard_assignments
+from hwsim.timing import image_timing
+from sim_tests import simulate
+
+pytestmark = [pytest.mark.slow, pytest.mark.verilator]
+
+IMAGES = 32
+
+
+def test_every_stored_tensor_of_real_images_with_idle_and_back_pressure(trained: Path) -> None:
+    from quant.data import load_digits_split
+
+    network = network_file.load(trained / bitswitch.NETWORK)
+    images = load_digits_split().test_images[:IMAGES]
+    assignments = standard_assignments(network)
+    result = simulate.simulate(network, None, assignments, images, idle=0.3, stall=0.8, seed=1)
+    assert [len(result.predictions[assignment.name]) for assignment in assignments] == [IMAGES] * 6
+    compared = 0
+    for name, comparison in simulate.compare(result, images).items():
+        assert comparison.equal, str(comparison)
+        compared += comparison.codes_compared
+        timing = image_timing(result.program.machine, result.program.assignments[name])
+        for layer in timing.layers:
+            assert result.cycles[name][layer.name].tolist() == [layer.cycles] * IMAGES, f"{name}, {layer.name}"
+        counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
+        assert result.elapsed_cycles[name].tolist() == counted.tolist(), name
+        assert len(np.unique(result.predictions[name])) > 3
+    assert compared > 6 * IMAGES * 1_000
