@@ -1,9 +1,10 @@
 # `make demo` and `make test` work in a fresh clone: they set up $(VENV) first, once, and again whenever pyproject.toml
 # or constraints.txt changes.
 #
-#   make demo    the whole chain on handwritten digits, from training to the simulated hardware
-#   make test    the test suite                                (TESTS="-m 'not slow'" passes options to pytest)
+#   make demo    the whole chain on handwritten digits         (DEMO="--json FILE" passes options to it)
+#   make test    the test suite                                (TESTS="..." passes options to pytest)
 #   make lint    ruff and mypy
+#   make prove   formal proofs of the hardware's units         (PROOFS="--list" says which)
 #   make clean   removes what was built, the virtual environment excepted
 
 SHELL := /bin/sh
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 APT := sudo apt install git make g++ perl python3-venv python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup demo test lint format clean
+.PHONY: help tools setup demo test lint prove format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,6 +30,9 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+prove: setup
+	$(BIN)/python -m rtl.proofs $(PROOFS)
 
 format: setup
 	$(BIN)/ruff check --fix

@@ -106,7 +106,9 @@ def _accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]], float_accuracy: flo
     cycles = [row["cycles_per_image"] for row in rows]
     axes.set_xlim(0, max(cycles) * 1.2)
     low = min(float_accuracy, *(row["accuracy_integer_model"] for row in rows))
-    axes.set_ylim(low - 1.5, 100)
+    bottom = low - 1.5
+    axes.set_ylim(bottom, 100 + 0.1 * (100 - bottom))
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 100])
     _label(axes, "accuracy and time", "cycles per image, measured", "test accuracy, %")
 
 
