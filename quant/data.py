@@ -81,18 +81,41 @@ def load_digits_split(fold: int = 0, folds: int = 5, seed: int = 0) -> Split:
     )
 
 
-def batches(
-    images: Tensor, labels: Tensor, batch_size: int, shift_pixels: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of shuffled batches; every image is moved by up to ``shift_pixels`` at random, zeros flow in.
+def indexed_batches(
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    shift_pixels: int,
+    generator: torch.Generator,
+    flip: bool = False,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield one epoch of shuffled batches as (indices, images, labels).
 
-    A last batch of a single image is dropped: BatchNorm learns nothing from it.
+    Every image is moved by up to ``shift_pixels`` at random, zeros flow in; with ``flip`` it is mirrored left to right
+    in half of the cases. A last batch of a single image is dropped: BatchNorm learns nothing from it.
     """
     order = torch.randperm(len(images), generator=generator)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size].to(images.device)
         if len(chosen) > 1:
-            yield shift(images[chosen], shift_pixels, generator), labels[chosen]
+            batch = shift(images[chosen], shift_pixels, generator)
+            if flip:
+                mirrored = torch.rand(len(chosen), generator=generator).to(images.device) < 0.5
+                batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+            yield chosen, batch, labels[chosen]
+
+
+def batches(
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    shift_pixels: int,
+    generator: torch.Generator,
+    flip: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of shuffled batches as (images, labels), as :func:`indexed_batches`."""
+    for _, batch, targets in indexed_batches(images, labels, batch_size, shift_pixels, generator, flip):
+        yield batch, targets
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:

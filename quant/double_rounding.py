@@ -6,22 +6,26 @@ quantization scales at lambda_b.
 
 ALRS is the form of the released code, lambda_b = lambda * decay**k, where k = 0, 1, ... counts the widths downwards.
 Equations 6-7 of the paper subtract a gradient term from lambda that is larger than lambda itself for the gradients the
-paper plots; taken literally, it would push the scales uphill.
+paper plots: taken literally, lambda_b is then negative and pushes the scales uphill. They are here as an option, taken
+literally, for comparisons only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim.precision import WidthSet
 from quant.layers import OutputQuantizer, QuantMaxPool2d
+from quant.steps import TrainingStep
 from quant.switchable import SwitchableNetwork, set_width
+
+DECAY, EQUATION_6 = "decay", "equation-6"
+ALRS_FORMS = (DECAY, EQUATION_6)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,30 @@ def scaled_learning_rates(learning_rate: float, width_set: WidthSet, decay: floa
     {8: 1.0, 4: 0.5, 2: 0.25}
     """
     return {bits: learning_rate * decay**index for index, bits in enumerate(width_set.widths)}
+
+
+def equation_7_factor(highest: int, bits: int) -> float:
+    """Return eta_b (eq. 7), D = highest - bits: 10**(-D/2) if D is even, else 5 * 10**(-(D+1)/2).
+
+    >>> [equation_7_factor(8, bits) for bits in (8, 6, 4)], [equation_7_factor(4, bits) for bits in (4, 3, 2)]
+    ([1.0, 0.1, 0.01], [1.0, 0.5, 0.1])
+    """
+    distance = highest - bits
+    return 1.0 / 10 ** (distance // 2) if distance % 2 == 0 else 5.0 / 10 ** ((distance + 1) // 2)
+
+
+def equation_6_rate(learning_rate: float, highest: int, bits: int, gradients: Sequence[Tensor]) -> float:
+    """Return lambda_b = eta_b * (lambda - mean over scales of min(max|clip(gradient, -1, 1)|, 1)), eq. 6 as printed.
+
+    It is negative as soon as the gradients are larger than lambda, and a step of it climbs the loss.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor
+        Of every scale that took part in the pass, weight and activation scales alike.
+    """
+    largest = [min(float(gradient.clamp(-1.0, 1.0).abs().max()), 1.0) for gradient in gradients]
+    return equation_7_factor(highest, bits) * (learning_rate - sum(largest) / max(len(largest), 1))
 
 
 class ScaleOptimizer(torch.optim.Optimizer):
@@ -136,45 +164,34 @@ def initialise_scales(model: SwitchableNetwork, images: Tensor) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointStep:
-    """One mini-batch of joint training.
+class JointStep(TrainingStep):
+    """One mini-batch of joint training; the widths run in descending order, and each takes its own optimizer steps.
 
     Parameters
     ----------
-    model : SwitchableNetwork
-    weight_optimizer : torch.optim.Optimizer
-        Of everything but the scales.
-    scale_optimizer : ScaleOptimizer
+    alrs : str
+        ``decay``: lambda_b = lambda * alrs_decay**k. ``equation-6``: :func:`equation_6_rate`.
     alrs_decay : float
+        Of ``decay``; 1 switches ALRS off.
     """
 
-    model: SwitchableNetwork
-    weight_optimizer: torch.optim.Optimizer
-    scale_optimizer: ScaleOptimizer
     alrs_decay: float
+    alrs: str = DECAY
 
-    def run(self, images: Tensor, labels: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss of the widths.
-
-        Parameters
-        ----------
-        images : uint8 tensor of shape (n, channels, height, width)
-        labels : int64 tensor of shape (n,)
-        learning_rate, scale_learning_rate : float
-            lambda of this iteration, after the schedule, for the weights and for the scales before ALRS.
-        """
-        for group in self.weight_optimizer.param_groups:
-            group["lr"] = learning_rate
+    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
+        """Train on one mini-batch at every width, and return the mean loss; parameters as in :class:`TrainingStep`."""
         width_set = self.model.width_set
         total = 0.0
         for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
-            loss = F.cross_entropy(set_width(self.model, bits)(images), labels)
+            loss, _ = self.loss_of(bits, images, targets)
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.alrs == EQUATION_6:
+                scales = (scale for group in self.scale_optimizer.param_groups for scale in group["params"])
+                gradients = [scale.grad for scale in scales if scale.grad is not None]
+                rate = equation_6_rate(scale_learning_rate, width_set.highest, bits, gradients)
+            self.set_rates(learning_rate, rate)
             self.weight_optimizer.step()
-            self.scale_optimizer.set_learning_rate(rate)
             self.scale_optimizer.step()
-            # None, not zero: scales and BatchNorm sets of other widths must not move on old momentum.
-            self.weight_optimizer.zero_grad(set_to_none=True)
-            self.scale_optimizer.zero_grad(set_to_none=True)
+            self.clear_gradients()
             total += float(loss.detach())
         return total / len(width_set)

@@ -8,6 +8,7 @@ from quant.convert import prepare
 from quant.double_rounding import (
     JointStep,
     ScaleOptimizer,
+    equation_6_rate,
     initialise_scales,
     parameter_groups,
     scaled_learning_rates,
@@ -119,3 +120,32 @@ def test_joint_training_learns(model):
     )
     losses = [trainer.run(images, labels, 0.01, 0.01) for _ in range(15)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_equation_6_is_as_printed_and_turns_negative():
+    gradients = [torch.tensor([0.02, -0.06]), torch.tensor(-3.0)]
+    assert equation_6_rate(1.0, 8, 6, gradients) == pytest.approx(0.1 * (1.0 - (0.06 + 1.0) / 2))
+    # The paper's learning rate and the size of gradients in its figure 7: uphill.
+    assert equation_6_rate(5e-4, 8, 2, [torch.tensor(0.08)]) == pytest.approx(0.001 * (5e-4 - 0.08))
+    assert equation_6_rate(0.5, 4, 4, []) == 0.5
+
+
+def test_the_step_takes_equation_6_if_asked(model):
+    images, labels = digits()
+    groups = parameter_groups(model)
+    seen = []
+
+    class Watched(ScaleOptimizer):
+        def step(self, closure=None):
+            gradients = [scale.grad for scale in groups.scales if scale.grad is not None]
+            seen.append((self.param_groups[0]["lr"], equation_6_rate(0.5, 8, [8, 6, 4, 2][len(seen)], gradients)))
+            super().step()
+
+    JointStep(
+        model=model,
+        weight_optimizer=torch.optim.SGD(groups.others, lr=0.1),
+        scale_optimizer=Watched(groups.scales, 0.1),
+        alrs_decay=0.1,
+        alrs="equation-6",
+    ).run(images, labels, 0.1, 0.5)
+    assert len(seen) == 4 and all(used == expected for used, expected in seen)

@@ -1,0 +1,89 @@
+"""What training methods have in common: the loss of one pass, and one mini-batch of training at a width set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quant.switchable import SwitchableNetwork, Widths, set_width
+
+PassLoss: TypeAlias = Callable[[int | Widths, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(width or widths, images, targets) -> (loss, logits) of one forward pass; targets are classes or probabilities."""
+
+
+def cross_entropy_pass(model: SwitchableNetwork) -> PassLoss:
+    """Return the pass that every method has unless something wraps it: cross entropy of the model's logits."""
+
+    def run(bits: int | Widths, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = set_width(model, bits)(images)
+        return F.cross_entropy(logits, targets), logits
+
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """One mini-batch of a training method.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    weight_optimizer : torch.optim.Optimizer
+        Of everything but the quantization scales.
+    scale_optimizer : ScaleOptimizer
+        Of the quantization scales.
+    pass_loss : PassLoss, optional
+        Cross entropy of the model if not given.
+    """
+
+    model: SwitchableNetwork
+    weight_optimizer: torch.optim.Optimizer
+    scale_optimizer: torch.optim.Optimizer
+    pass_loss: PassLoss | None = None
+
+    def loss_of(self, bits: int | Widths, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (loss, logits) of one pass at a width."""
+        run = self.pass_loss if self.pass_loss is not None else cross_entropy_pass(self.model)
+        return run(bits, images, targets)
+
+    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
+        """Train on one mini-batch at every width, and return the mean loss of the widths.
+
+        Parameters
+        ----------
+        images : uint8 tensor of shape (n, channels, height, width)
+        targets : int64 tensor of shape (n,), or float tensor of shape (n, classes)
+            Classes, or probabilities of each class.
+        learning_rate, scale_learning_rate : float
+            Of this iteration, after the schedule: for the weights and for the scales.
+        """
+        raise NotImplementedError
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Tell which epoch begins, counted from 0, and how many there are."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the method remembers between mini-batches, besides the model and the optimizers."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` returned."""
+
+    def set_rates(self, learning_rate: float, scale_learning_rate: float) -> None:
+        """Set the learning rates of the next optimizer steps."""
+        for optimizer, rate in (
+            (self.weight_optimizer, learning_rate),
+            (self.scale_optimizer, scale_learning_rate),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def clear_gradients(self) -> None:
+        """Forget all gradients: None, not zero, so that what had no part in a pass does not move on old momentum."""
+        self.weight_optimizer.zero_grad(set_to_none=True)
+        self.scale_optimizer.zero_grad(set_to_none=True)
