@@ -16,6 +16,7 @@ from torch import nn
 from hwsim import spec
 from quant import models
 from quant.convert import prepare
+from quant.methods import DOUBLE_ROUNDING
 from quant.switchable import SwitchableNetwork
 
 CHECKPOINT_FORMAT = "bitswitch checkpoint"
@@ -69,6 +70,7 @@ def save_checkpoint(
         "spec_version": spec.SPEC_VERSION,
         "architecture": architecture,
         "widths": list(model.width_set.widths),
+        "method": model.method,
         "config": dict(config or {}),
         "results": dict(results or {}),
     }
@@ -116,7 +118,12 @@ def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpo
         if metadata.get(key) != expected:
             raise ValueError(f"checkpoint {path} must have {key} {expected}, not {metadata.get(key)!r}")
     architecture = metadata["architecture"]
-    model = prepare(float_model if float_model is not None else models.build(architecture), tuple(metadata["widths"]))
+    model = prepare(
+        float_model if float_model is not None else models.build(architecture),
+        tuple(metadata["widths"]),
+        # Checkpoints from before there were other methods do not say.
+        method=metadata.get("method", DOUBLE_ROUNDING),
+    )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

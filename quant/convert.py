@@ -28,6 +28,8 @@ from quant.layers import (
     QuantMaxPool2d,
     SwitchableBatchNorm,
 )
+from quant.methods import DOUBLE_ROUNDING
+from quant.methods import method as find_method
 from quant.switchable import QuantLayer, SwitchableNetwork, Wiring, code_widths
 
 ADD_FUNCTIONS = (operator.add, operator.iadd, torch.add)
@@ -76,7 +78,11 @@ _Value: TypeAlias = "_Draft | str"
 
 
 def prepare(
-    model: nn.Module, widths: WidthSet | tuple[int, ...], image_shape: Shape | None = None
+    model: nn.Module,
+    widths: WidthSet | tuple[int, ...],
+    image_shape: Shape | None = None,
+    *,
+    method: str = DOUBLE_ROUNDING,
 ) -> SwitchableNetwork:
     """Return the switchable network of a float model; weights and BatchNorm parameters are copied, as float32.
 
@@ -87,15 +93,19 @@ def prepare(
     widths : WidthSet or tuple of int
     image_shape : tuple of int, optional
         (channels, height, width); taken from ``model.image_shape`` if not given.
+    method : str
+        How it will be trained, a name in ``quant.methods.METHODS``.
 
     Raises
     ------
     UnsupportedModelError
         If the model holds what the hardware has no counterpart for; the message names the module.
     ValueError
-        If a width is wrong, or the image shape is not known.
+        If a width is wrong, the image shape is not known, or the method is unknown or cannot do the widths.
     """
+    chosen = find_method(method)
     width_set = widths if isinstance(widths, WidthSet) else WidthSet(tuple(widths))
+    chosen.check_widths(width_set)
     shape = image_shape if image_shape is not None else getattr(model, "image_shape", None)
     if shape is None or len(shape) != 3:
         raise ValueError(f"image_shape must be (channels, height, width), not {shape!r}")
@@ -103,6 +113,8 @@ def prepare(
     converter = _Converter(_traced(model, torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)))
     converter.run()
     network = converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2])))
+    network.method = method
+    chosen.adjust(network)
     return network.to(device=parameter.device, dtype=torch.float32)
 
 

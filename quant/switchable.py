@@ -53,6 +53,11 @@ class SwitchableNetwork(nn.Module):
         (channels, height, width).
     layers : mapping of str to layer
     wiring : mapping of str to Wiring
+
+    Attributes
+    ----------
+    method : str
+        Name of the method it was prepared for, in ``quant.methods.METHODS``.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class SwitchableNetwork(nn.Module):
         self.image_shape = image_shape
         self.names = tuple(layers)
         self.wiring = dict(wiring)
+        self.method = ""
         # A module's name must hold no dot; the layer's own name does.
         self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         self._readers: dict[str, tuple[str, ...]] = {

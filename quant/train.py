@@ -16,121 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE, Assignment, LayerWidths
-from hwsim.precision import CATALOG, WidthSet
 from quant import checkpoint as checkpoints
 from quant import data, models
+from quant.block_replacement import BlockReplacement
 from quant.convert import prepare
-from quant.double_rounding import JointStep, ScaleOptimizer, initialise_scales, parameter_groups
+from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
+from quant.methods import method as find_method
 from quant.progress import Progress
+from quant.self_distillation import SelfDistillation
+from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
 from quant.switchable import SwitchableNetwork, Widths, set_width
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How a network is trained.
-
-    Parameters
-    ----------
-    architecture : str
-        One of ``quant.models.ARCHITECTURES``.
-    widths : WidthSet
-    fold, folds : int
-        The test set is fold ``fold`` of ``folds``.
-    seed : int
-        Of weights, batches, shifts, mixed widths and folds.
-    float_epochs, joint_epochs : int
-        Epochs of the float network, then of joint training. The float network it is compared with is trained for
-        their sum.
-    batch_size : int
-    learning_rate, joint_learning_rate, scale_learning_rate : float
-        Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
-        step).
-    weight_decay : float
-    alrs_decay : float
-        lambda_b = lambda * alrs_decay**k.
-    shift_pixels : int
-        Training images are moved by up to this many pixels.
-    compare_float : bool
-        Whether the float network of the same total epochs is trained too.
-    threads : int
-        CPU threads of torch while training. One is fastest for networks this small and makes results repeatable.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is out of its range.
-    """
-
-    architecture: str = "digits"
-    widths: WidthSet = CATALOG["8-6-4-2"]
-    fold: int = 0
-    folds: int = 5
-    seed: int = 0
-    float_epochs: int = 12
-    joint_epochs: int = 18
-    batch_size: int = 64
-    learning_rate: float = 5e-3
-    joint_learning_rate: float = 2e-3
-    scale_learning_rate: float = 1e-2
-    weight_decay: float = 1e-4
-    alrs_decay: float = 0.1
-    shift_pixels: int = 1
-    compare_float: bool = True
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.architecture not in models.ARCHITECTURES:
-            known = ", ".join(models.ARCHITECTURES)
-            raise ValueError(f"the architecture must be one of {known}, not {self.architecture!r}")
-        if not isinstance(self.widths, WidthSet):
-            raise TypeError(f"widths must be a WidthSet, not {self.widths!r}")
-        for name, lowest in (
-            ("fold", 0),
-            ("folds", 2),
-            ("seed", 0),
-            ("float_epochs", 0),
-            ("joint_epochs", 1),
-            ("batch_size", 2),
-            ("shift_pixels", 0),
-            ("threads", 1),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, not {value!r}")
-            if value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {value}")
-        for name in ("learning_rate", "joint_learning_rate", "scale_learning_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        for name in ("weight_decay", "alrs_decay"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
-        if self.fold >= self.folds:
-            raise ValueError(f"the fold must be 0 .. {self.folds - 1}, not {self.fold}")
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "widths": list(self.widths.widths)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> TrainingConfig:
-        """Return the configuration written by :meth:`to_json`.
-
-        Raises
-        ------
-        ValueError
-            If an entry is not known, or the widths are no list.
-        """
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"a training configuration must have no entry {unknown[0]!r}")
-        widths = values.get("widths")
-        if not isinstance(widths, list):
-            raise ValueError(f"widths must be a list, not {widths!r}")
-        return cls(**{**values, "widths": WidthSet(tuple(widths))})  # type: ignore[arg-type]
+from quant.training_config import TrainingConfig as TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +92,8 @@ def train_float(
     model.train()
     for epoch in range(epochs):
         total, count = 0.0, 0
-        for batch, targets in data.batches(images, labels, config.batch_size, config.shift_pixels, generator):
+        shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, generator, config.flip)
+        for batch, targets in shuffled:
             for group in optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, epochs * per_epoch, per_epoch)
             loss = F.cross_entropy(model(batch * IMAGE_SCALE), targets)
@@ -204,36 +101,102 @@ def train_float(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
-            total, count = total + float(loss.detach()), count + 1
+            total, count = total + _finite(float(loss.detach()), "float", epoch), count + 1
         progress.advance(f"loss {total / max(count, 1):.3f}", epoch + 1)
     model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointTraining:
+    """Everything that joint training of one model remembers.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    step : TrainingStep
+        Of the configuration's method.
+    generator : torch.Generator
+        Of batches, shifts and the draws of the method.
+    distillation : SelfDistillation or None
+    """
+
+    model: SwitchableNetwork
+    step: TrainingStep
+    generator: torch.Generator
+    distillation: SelfDistillation | None
+
+    @classmethod
+    def begin(cls, model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig) -> JointTraining:
+        """Return the start: activation scales fitted to the first images, fresh optimizers.
+
+        Raises
+        ------
+        ValueError
+            If the model was prepared for another method than the configuration's.
+        """
+        if model.method != config.method:
+            raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
+        generator = torch.Generator().manual_seed(config.seed + 1)
+        # Before the scales are fitted the model still is the float network.
+        pass_loss: PassLoss = cross_entropy_pass(model)
+        if config.block_replacement > 0:
+            pass_loss = BlockReplacement(model, config.block_replacement, generator)
+        initialise_scales(model, images[:512])
+        distillation = None
+        if config.self_distillation > 0:
+            classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
+            distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
+            pass_loss = distillation.wrap(pass_loss)
+        groups = parameter_groups(model)
+        step = find_method(config.method).make_step(
+            model=model,
+            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
+            scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
+            pass_loss=pass_loss,
+            alrs=config.alrs,
+            alrs_decay=config.alrs_decay,
+        )
+        return cls(model=model, step=step, generator=generator, distillation=distillation)
+
+    def run_epoch(self, images: Tensor, labels: Tensor, config: TrainingConfig, epoch: int) -> float:
+        """Train for one epoch, counted from 0, and return the mean loss.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite any more.
+        """
+        per_epoch = math.ceil(len(images) / config.batch_size)
+        self.model.train()
+        self.step.begin_epoch(epoch, config.joint_epochs)
+        if self.distillation is not None:
+            self.distillation.begin_epoch(epoch, config.joint_epochs)
+        total, count = 0.0, 0
+        shuffled = data.indexed_batches(
+            images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
+        )
+        for indices, batch, classes in shuffled:
+            rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
+            targets = classes if self.distillation is None else self.distillation.targets(indices)
+            rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
+            total, count = total + _finite(self.step.run(batch, targets, *rates), "joint", epoch), count + 1
+        return total / max(count, 1)
+
+
+def _finite(loss: float, stage: str, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss of {stage} training became {loss} in epoch {epoch + 1}: lower the learning rates")
+    return loss
 
 
 def train_jointly(
     model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig, progress: Progress
 ) -> None:
-    """Train a prepared model in place for its width set with Double Rounding and ALRS; parameters as above."""
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    groups = parameter_groups(model)
-    step = JointStep(
-        model=model,
-        weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
-        scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
-        alrs_decay=config.alrs_decay,
-    )
-    initialise_scales(model, images[:512])
-    per_epoch = math.ceil(len(images) / config.batch_size)
-    steps = config.joint_epochs * per_epoch
-    index = 0
-    model.train()
+    """Train a prepared model in place for its width set with the configuration's method; parameters as above."""
+    training = JointTraining.begin(model, images, labels, config)
     for epoch in range(config.joint_epochs):
-        total, count = 0.0, 0
-        for batch, targets in data.batches(images, labels, config.batch_size, config.shift_pixels, generator):
-            rate = cosine(1.0, index, steps)
-            loss = step.run(batch, targets, config.joint_learning_rate * rate, config.scale_learning_rate * rate)
-            index += 1
-            total, count = total + loss, count + 1
-        progress.advance(f"loss {total / max(count, 1):.3f}", epoch + 1)
+        loss = training.run_epoch(images, labels, config, epoch)
+        progress.advance(f"loss {loss:.3f}", epoch + 1)
     set_width(model, model.width_set.highest).eval()
 
 
@@ -312,7 +275,7 @@ def _train_network(config: TrainingConfig, checkpoint: Path | None, progress: bo
 
     start_model = trained_float("float", "float network", config.float_epochs)
     start = time.perf_counter()
-    model = prepare(start_model, config.widths)
+    model = prepare(start_model, config.widths, method=config.method)
     with Progress(f"joint training {config.widths}", config.joint_epochs, progress) as shown:
         train_jointly(model, images, labels, config, shown)
     seconds["joint"] = time.perf_counter() - start

@@ -1,0 +1,126 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hwsim import engine, network_file
+from hwsim.assignments import standard_assignments
+from hwsim.precision import WidthSet
+from hwsim.requantize import build_requantizers
+from quant import data
+from quant.checkpoint import load_checkpoint, save_checkpoint
+from quant.convert import prepare
+from quant.deploy import deployed_forward
+from quant.export import export_network
+from quant.methods import METHODS
+from quant.progress import Progress
+from quant.tests.conftest import small_model
+from quant.train import JointTraining, TrainingConfig, train_jointly
+
+WIDTHS = {"lsq": WidthSet((4,))}
+
+
+def config_of(method, **changes):
+    fields = {"joint_epochs": 1, "batch_size": 32, "compare_float": False, **changes}
+    return TrainingConfig(method=method, widths=WIDTHS.get(method, WidthSet((8, 4, 2))), **fields)
+
+
+def digits(count=64):
+    images, labels = data.load_digits()
+    return torch.from_numpy(images[:count]), torch.from_numpy(labels[:count])
+
+
+def trained(config):
+    model = prepare(small_model(), config.widths, method=config.method)
+    train_jointly(model, *digits(), config, Progress("", 1, shown=False))
+    return model
+
+
+@pytest.mark.parametrize("extra", [{}, {"self_distillation": 0.7, "block_replacement": 0.5}], ids=["plain", "guided"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_every_method_trains_is_the_integer_model(method, extra, images, tmp_path):
+    model = trained(config_of(method, **extra))
+    network = export_network(model)
+    network_file.save(network, tmp_path / "network.safetensors")
+    network = network_file.load(tmp_path / "network.safetensors")
+    compared = 0
+    for assignment in standard_assignments(network):
+        tables = build_requantizers(network, assignment)
+        expected = engine.run(network, assignment, tables, images[:8])
+        found = deployed_forward(model, assignment, tables, images[:8])
+        assert list(found) == list(expected)
+        for key, values in expected.items():
+            assert np.array_equal(found[key], values), (assignment.name, key)
+            compared += values.size
+    assert compared > 8000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns(method):
+    config = config_of(method, joint_epochs=12, batch_size=16, joint_learning_rate=2e-2)
+    model = prepare(small_model(), config.widths, method=method)
+    training = JointTraining.begin(model, *digits(), config)
+    losses = [training.run_epoch(*digits(), config, epoch) for epoch in range(12)]
+    assert losses[-1] < 0.96 * losses[0], losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpoints_know_their_method(method, tmp_path):
+    model = prepare(small_model(), WIDTHS.get(method, WidthSet((8, 2))), method=method)
+    save_checkpoint(model, tmp_path / "a.safetensors", architecture="own")
+    loaded = load_checkpoint(tmp_path / "a.safetensors", small_model()).model
+    assert loaded.method == method
+    rules = {name: layer.switch_rule for name, layer in model.weight_layers()}
+    assert {name: layer.switch_rule for name, layer in loaded.weight_layers()} == rules
+    assert ("floor" in rules.values()) == (method == "truncation-ready")
+
+
+def test_unknown_methods_and_widths_a_method_cannot_do_are_refused():
+    with pytest.raises(ValueError, match=r"the method must be one of double-rounding, .*, not 'magic'"):
+        prepare(small_model(), (8, 2), method="magic")
+    with pytest.raises(ValueError, match=r"lsq trains a network for each width: widths must be one width, not {8, 2}"):
+        prepare(small_model(), (8, 2), method="lsq")
+    with pytest.raises(ValueError, match=r"lsq weights must have 2 .. 8 bits, not 1"):
+        TrainingConfig(method="lsq", widths=WidthSet((1,)))
+    with pytest.raises(ValueError, match="the model was prepared for the method any-precision, not double-rounding"):
+        model = prepare(small_model(), (8, 4, 2), method="any-precision")
+        JointTraining.begin(model, *digits(), config_of("double-rounding"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"method": "magic"}, ValueError, "the method must be one of"),
+        ({"alrs": "equation-7"}, ValueError, "alrs must be one of decay, equation-6, not 'equation-7'"),
+        ({"self_distillation": 1.5}, ValueError, r"self_distillation must be 0 .. 1, not 1.5"),
+        ({"block_replacement": -1.0}, ValueError, r"block_replacement must be 0 .. 100, not -1.0"),
+        ({"flip": 1}, TypeError, "flip must be True or False, not 1"),
+    ],
+)
+def test_wrong_configurations_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        TrainingConfig(**change)
+
+
+def test_a_loss_that_is_not_finite_stops_training():
+    config = config_of("double-rounding")
+    model = prepare(small_model(), config.widths)
+    training = JointTraining.begin(model, *digits(), config)
+    model.layer("linear").weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the loss of joint training became nan in epoch 1: lower the learning rates"):
+        training.run_epoch(*digits(), config, 0)
+
+
+def test_methods_train_differently():
+    states = [trained(config_of(method)).layer("blocks.0.conv1").weight for method in METHODS if method not in WIDTHS]
+    plain = config_of("double-rounding")
+    # What the highest width said teaches from the second epoch on.
+    for extra in (
+        {"self_distillation": 0.5, "joint_epochs": 2},
+        {"joint_epochs": 2},
+        {"block_replacement": 0.5},
+        {"alrs": "equation-6"},
+    ):
+        states.append(trained(dataclasses.replace(plain, **extra)).layer("blocks.0.conv1").weight)
+    assert len({state.detach().numpy().tobytes() for state in states}) == len(states)

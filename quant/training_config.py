@@ -1,0 +1,144 @@
+"""How a network is trained: one frozen configuration, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwsim.precision import CATALOG, WidthSet
+from quant import models
+from quant.double_rounding import ALRS_FORMS, DECAY
+from quant.methods import DOUBLE_ROUNDING
+from quant.methods import method as find_method
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    architecture : str
+        One of ``quant.models.ARCHITECTURES``.
+    widths : WidthSet
+    method : str
+        One of ``quant.methods.METHODS``.
+    fold, folds : int
+        The test set is fold ``fold`` of ``folds``.
+    seed : int
+        Of weights, batches, shifts, mixed widths and folds.
+    float_epochs, joint_epochs : int
+        Epochs of the float network, then of joint training. The float network it is compared with is trained for
+        their sum.
+    batch_size : int
+    learning_rate, joint_learning_rate, scale_learning_rate : float
+        Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
+        step).
+    weight_decay : float
+    alrs : str
+        ``decay`` or ``equation-6``, for the methods that scale learning rates by width.
+    alrs_decay : float
+        lambda_b = lambda * alrs_decay**k of ``decay``; 1 switches ALRS off.
+    self_distillation : float
+        Share of what the highest width said an epoch ago in the last epoch's targets, 0 .. 1; 0 is off.
+    block_replacement : float
+        Weight of the guidance by the float network's blocks; 0 is off.
+    shift_pixels : int
+        Training images are moved by up to this many pixels.
+    flip : bool
+        Whether half of the training images are mirrored left to right.
+    compare_float : bool
+        Whether the float network of the same total epochs is trained too.
+    threads : int
+        CPU threads of torch while training. One is fastest for networks this small and makes results repeatable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is out of its range.
+    """
+
+    architecture: str = "digits"
+    widths: WidthSet = CATALOG["8-6-4-2"]
+    method: str = DOUBLE_ROUNDING
+    fold: int = 0
+    folds: int = 5
+    seed: int = 0
+    float_epochs: int = 12
+    joint_epochs: int = 18
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    joint_learning_rate: float = 2e-3
+    scale_learning_rate: float = 1e-2
+    weight_decay: float = 1e-4
+    alrs: str = DECAY
+    alrs_decay: float = 0.1
+    self_distillation: float = 0.0
+    block_replacement: float = 0.0
+    shift_pixels: int = 1
+    flip: bool = False
+    compare_float: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.architecture not in models.ARCHITECTURES:
+            known = ", ".join(models.ARCHITECTURES)
+            raise ValueError(f"the architecture must be one of {known}, not {self.architecture!r}")
+        if not isinstance(self.widths, WidthSet):
+            raise TypeError(f"widths must be a WidthSet, not {self.widths!r}")
+        find_method(self.method).check_widths(self.widths)
+        if self.alrs not in ALRS_FORMS:
+            raise ValueError(f"alrs must be one of {', '.join(ALRS_FORMS)}, not {self.alrs!r}")
+        for name, lowest in (
+            ("fold", 0),
+            ("folds", 2),
+            ("seed", 0),
+            ("float_epochs", 0),
+            ("joint_epochs", 1),
+            ("batch_size", 2),
+            ("shift_pixels", 0),
+            ("threads", 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
+            if value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, not {value}")
+        for name in ("learning_rate", "joint_learning_rate", "scale_learning_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive and finite, not {value!r}")
+        for name in ("weight_decay", "alrs_decay", "self_distillation"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
+        if not 0 <= self.block_replacement <= 100:
+            raise ValueError(f"block_replacement must be 0 .. 100, not {self.block_replacement!r}")
+        for name in ("flip", "compare_float"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.fold >= self.folds:
+            raise ValueError(f"the fold must be 0 .. {self.folds - 1}, not {self.fold}")
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**values, "widths": list(self.widths.widths)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> TrainingConfig:
+        """Return the configuration written by :meth:`to_json`.
+
+        Raises
+        ------
+        ValueError
+            If an entry is not known, or the widths are no list.
+        """
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"a training configuration must have no entry {unknown[0]!r}")
+        widths = values.get("widths")
+        if not isinstance(widths, list):
+            raise ValueError(f"widths must be a list, not {widths!r}")
+        return cls(**{**values, "widths": WidthSet(tuple(widths))})  # type: ignore[arg-type]
