@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if options.json is not None:
+            _check_writable(options.json)
         report, status = options.run(options)
         if options.json is not None:
             _write_json(options.json, report)
@@ -424,6 +426,8 @@ def _verify(options: argparse.Namespace) -> Result:
 
 def _verified(network: Any, reference: Any, names: str | None, count: int | None) -> list[dict[str, Any]]:
     """Return one row for each assignment: every stored tensor of the integer model against PyTorch's."""
+    from dataclasses import asdict
+
     from hwsim import engine, verification
     from hwsim.assignments import select_assignments
     from hwsim.requantize import build_requantizers
@@ -465,7 +469,10 @@ def _verified(network: Any, reference: Any, names: str | None, count: int | None
                     ),
                     "layers_exact": exact,
                     "layers_displaced": len(certificates) - exact,
-                    "certificates": {name: str(certificate) for name, certificate in certificates.items()},
+                    "certificates": {
+                        name: {**asdict(certificate), "verdict": str(certificate)}
+                        for name, certificate in certificates.items()
+                    },
                 }
             )
             progress.advance(assignment.name, len(rows))
@@ -473,6 +480,28 @@ def _verified(network: Any, reference: Any, names: str | None, count: int | None
 
 
 def _verify_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return _certificate_table(rows) + "\n\n" + _comparison_table(rows)
+
+
+def _certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdict on every layer's requantizer at every assignment: exact, or the part of displaced pairs."""
+
+    def cell(certificate: Mapping[str, Any]) -> str:
+        displaced = certificate["displaced_pairs"] / certificate["operand_pairs"]
+        return f"{displaced:.0e}" if displaced else "exact"
+
+    layers = rows[0]["certificates"]
+    largest = max(one["largest_displacement"] for row in rows for one in row["certificates"].values())
+    table = _table(
+        ("requantizer of", *(row["assignment"] for row in rows)),
+        ((layer, *(cell(row["certificates"][layer]) for row in rows)) for layer in layers),
+    )
+    codes = "1 code" if largest == 1 else f"{largest} codes"
+    told = f", numbers: the part of all reachable operands on which it is displaced, by at most {codes}"
+    return f"{table}\n(exact: equal to the trained function on every reachable operand{told if largest else ''})"
+
+
+def _comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(
         (
             "assignment",
@@ -932,6 +961,13 @@ def _accuracy_table(rows: Iterable[tuple[str, float | None]]) -> str:
 
 def _percent(accuracy: float | None) -> str:
     return "" if accuracy is None else f"{accuracy:.2f}"
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that fills it."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise Refused(f"--json must name a file that can be written, not {path}")
 
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:

@@ -101,6 +101,16 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         bitswitch.main(["estimate"])
 
 
+@pytest.mark.parametrize("place", ["", "file/report.json"])
+def test_json_that_cannot_be_written_is_refused_before_the_work(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bitswitch, "_demo", lambda options: pytest.fail("the work was begun"))
+    assert run("demo", "--json", str(tmp_path / place)) == 2
+    assert "--json must name a file that can be written" in capsys.readouterr().err
+
+
 def test_json_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
     bitswitch._write_json(path, {"rows": [1, 2]})

