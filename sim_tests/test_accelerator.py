@@ -143,7 +143,7 @@ def test_a_result_that_nobody_takes_stalls_the_machine_and_changes_nothing():
     assert slow.stall_cycles[assignments[0].name][3:].min() > 1000
 
 
-@pytest.mark.parametrize("interrupt_cycles", [3, 3000, 9000])
+@pytest.mark.parametrize("interrupt_cycles", [3, 40, 3000, 9000])
 def test_a_reset_in_the_middle_of_a_layer_leaves_nothing_behind(interrupt_cycles):
     images = random_images(SMALL_NETWORK.image_shape, 2, seed=4)
     result = simulate.simulate(
