@@ -198,6 +198,7 @@ def _add_path(parser: argparse.ArgumentParser, name: str, default: Path) -> None
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--widths", "--bits", type=_widths, metavar="B,B,...", help="width set (default 8,6,4,2)")
+    parser.add_argument("--method", metavar="NAME", help="training method (default double-rounding)")
     parser.add_argument("--float-epochs", type=_at_least(0), metavar="N", help="epochs in floating point, first")
     parser.add_argument("--joint-epochs", type=_at_least(1), metavar="N", help="epochs at all widths, after those")
     parser.add_argument("--seed", type=_at_least(0), metavar="N", help="of weights, batches and folds (default 0)")
@@ -343,7 +344,7 @@ def _training_config(options: argparse.Namespace) -> Any:
 
     chosen = {
         name: getattr(options, name)
-        for name in ("widths", "seed", "float_epochs", "joint_epochs")
+        for name in ("widths", "method", "seed", "float_epochs", "joint_epochs")
         if getattr(options, name) is not None
     }
     return TrainingConfig(**chosen)
