@@ -95,7 +95,7 @@ class Drain(wiring.Component):
         layer = self.layer
         requantizers = machine.requantizers
         tile_groups_left = Signal(range(machine.groups_of_channels + 1))
-        group = Signal(range(machine.groups_of_channels))
+        group = Signal(range(max(2, machine.groups_of_channels)))
         tile_channel_group = Signal(SIZE_BITS)
         channel_group = Signal(SIZE_BITS)
         pixels_left = Signal(2 * SIZE_BITS)

@@ -54,7 +54,7 @@ class Bus(Protocol):
         """Return when the interrupt line is high."""
 
     def abort(self) -> None:
-        """Forget images not sent yet and words of results received; the accelerator has been reset just now."""
+        """Forget images not sent yet and words of results received; the accelerator is held in reset meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class AcceleratorDriver:
         self._bus.write(register.address, register.pack(**fields))
 
     def reset(self) -> None:
-        """Drop everything that is under way; a program must be loaded again."""
+        """Drop all images, runs and results that are under way, and the counters; the program stays loaded."""
         self.write("reset", machine=1)
         self._bus.abort()
-        self._program = self._slot = None
+        self.write("reset", machine=0)
         self._outstanding = 0
 
     def load(self, program: LoadableProgram) -> None:
@@ -139,7 +139,7 @@ class AcceleratorDriver:
                     raise ValueError(f"the program was made for a machine with {what} {fields[field]}, not {value}")
         self.reset()
         self._bus.send_program(program.words)
-        self._program = program
+        self._program, self._slot = program, None
 
     def select(self, assignment: str) -> None:
         """Select the assignment at which the images started from now on are computed.

@@ -181,6 +181,8 @@ class Scenarios:
         for data in (b"\x03", b"\x00"):
             bus.write_bytes(enable, data)
             enabled.append(driver.read("interrupt_enable"))
+        driver.write("reset", machine=1)
+        refused["in reset"] = self._answers(bus.write, run, 0)
         driver.reset()
         filled = [self._answers(bus.write, run, 0) for _ in range(register_map.COMMAND_QUEUE_DEPTH + 3)]
         full = driver.read("status")
@@ -230,18 +232,17 @@ class Scenarios:
     def reset_at_work(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Resets by register and, afterwards, by ARESETN, each in the middle of an image with others waiting."""
         driver = AcceleratorDriver(self.bus)
+        driver.load(self.program)
+        driver.select(next(iter(self.program.slots)))
         logits, busy = [], []
         for cycles in self.values["reset_cycles"]:
-            driver.load(self.program)
-            driver.select(next(iter(self.program.slots)))
             for image in self.arrays["images"][:2]:
                 driver.start(image)
             self.bus.sleep(cycles)
             busy.append(driver.read("status"))
             self.bus.check(False)
-            driver.load(self.program)
+            driver.reset()
             self.bus.check(True)
-            driver.select(next(iter(self.program.slots)))
             logits.append(driver.run(self.arrays["images"][:2]))
         driver.start(self.arrays["images"][0])
         self.bus.sleep(cycles)

@@ -12,10 +12,11 @@ from hwsim.precision import CATALOG
 from hwsim.program import build, fit_machine
 from hwsim.random_network import AveragePool, Convolution, Residual, random_images, random_network
 from hwsim.timing import image_timing
+from rtl import packaging
 from rtl.bus import register_map
 from rtl.bus.register_map import REGISTERS, Access
 from rtl.loadable import LoadableProgram
-from sim_tests import axi, harness, simulate
+from sim_tests import axi, harness, simulate, verilator_tool
 
 pytestmark = pytest.mark.verilator
 
@@ -99,7 +100,7 @@ def test_bad_accesses_answer_slverr_and_do_nothing(play, pause, seed):
     values = play("bad_accesses", pause, seed, layer_slots=MACHINE.layer_slots).values
     assert values["readable"] == [one.address for one in REGISTERS if one.access is not Access.COMMAND]
     assert values["writable"] == [one.address for one in REGISTERS if one.access is not Access.READ]
-    assert values["refused"] == {"slot": False, "half a command": False, "unaligned": True}
+    assert values["refused"] == {"slot": False, "half a command": False, "unaligned": True, "in reset": False}
     none, both = {"image_done": 0, "image_size_error": 0}, {"image_done": 1, "image_size_error": 1}
     assert values["enabled"] == [none, both, none]
     depth = register_map.COMMAND_QUEUE_DEPTH
@@ -130,7 +131,7 @@ def test_a_reset_leaves_nothing_behind(play, pause, seed):
     assert (result.arrays["logits"] == expected(IMAGES[:2])[0]).all()
     assert len(result.arrays["logits"]) == 4
     assert all(status["busy"] for status in result.values["busy"])
-    cleared = {"busy": 0, "loaded": 0, "images_waiting": 0, "results_waiting": 0, "command_space": 4}
+    cleared = {"busy": 0, "loaded": 1, "images_waiting": 0, "results_waiting": 0, "command_space": 4}
     counters = {"cycles": 0, "stall_cycles": 0, "images_done": 0, "weight_planes_read": 0}
     assert result.values["cleared"] == cleared | counters
 
@@ -139,3 +140,11 @@ def test_loading_waits_until_the_machine_is_idle(play):
     result = play("loading_waits")
     assert result.values["done"] == 3
     assert np.array_equal(result.arrays["logits"], expected(IMAGES[:3])[0])
+
+
+def test_the_verilog_is_clean(tmp_path):
+    design = axi.design_of(MACHINE)
+    waivers, verilog = tmp_path / f"{design.name}.vlt", tmp_path / f"{design.name}.v"
+    waivers.write_text(packaging.waivers(design.name))
+    verilog.write_text(design.verilog)
+    assert verilator_tool.lint([waivers, verilog], design.name) == ""

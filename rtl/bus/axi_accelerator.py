@@ -56,15 +56,14 @@ class AxiAccelerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.control), registers.bus)
 
         # The register "reset" resets all of this, and nothing else.
-        work = Module()
-        m.submodules.work = ResetInserter(registers.reset_write & registers.reset_machine)(work)
+        work, is_reset = Module(), registers.reset_machine
+        m.submodules.work = ResetInserter(is_reset)(work)
         work.submodules.accelerator = accelerator = Accelerator(machine)
         work.submodules.unpacker = unpacker = ImageUnpacker(len(accelerator.image_bytes))
         work.submodules.commands = commands = fifo.SyncFIFOBuffered(
             width=len(accelerator.run.payload), depth=register_map.COMMAND_QUEUE_DEPTH
         )
         wiring.connect(work, unpacker.o, accelerator.image)
-        wiring.connect(work, wiring.flipped(self.image), unpacker.i)
 
         was_busy, image_done, result_end = Signal(), Signal(), Signal()
         images_done, cycles = Signal(32), Signal(32)
@@ -93,7 +92,12 @@ class AxiAccelerator(wiring.Component):
         m.d.comb += [
             accelerator.load.payload.eq(self.load.tdata),
             accelerator.load.valid.eq(self.load.tvalid & is_idle),
-            self.load.tready.eq(accelerator.load.ready & is_idle),
+            self.load.tready.eq(accelerator.load.ready & is_idle & ~is_reset),
+            unpacker.i.tdata.eq(self.image.tdata),
+            unpacker.i.tkeep.eq(self.image.tkeep),
+            unpacker.i.tlast.eq(self.image.tlast),
+            unpacker.i.tvalid.eq(self.image.tvalid),
+            self.image.tready.eq(unpacker.i.tready & ~is_reset),
             self.result.tdata.eq(accelerator.result.payload.value),
             self.result.tlast.eq(accelerator.result.payload.last),
             self.result.tvalid.eq(accelerator.result.valid),
@@ -104,8 +108,7 @@ class AxiAccelerator(wiring.Component):
             for field, value in fields.items():
                 m.d.comb += getattr(registers, f"{name}_{field}").eq(value)
         m.d.comb += [
-            registers.run_accept.eq(commands.w_rdy & (registers.run_slot < machine.layer_slots)),
-            registers.reset_accept.eq(1),
+            registers.run_accept.eq(commands.w_rdy & (registers.run_slot < machine.layer_slots) & ~is_reset),
             registers.status_busy.eq(accelerator.busy),
             registers.status_loaded.eq(accelerator.image_bytes != 0),
             registers.status_images_waiting.eq(images_waiting),

@@ -212,16 +212,16 @@ REGISTERS: tuple[Register, ...] = (
         Access.COMMAND,
         (Field("slot", 0, 20, "Layer slot where the assignment begins."),),
         "Queues one run: the next image, in the order of arrival, is computed at this assignment. "
-        "SLVERR, and nothing is queued, if the queue is full or the machine has no such slot.",
+        "SLVERR, and nothing is queued, if the queue is full, the machine is reset or has no such slot.",
     ),
     Register(
         "reset",
         0x84,
-        Access.COMMAND,
-        (Field("machine", 0, 1, "1 resets the machine."),),
-        "Resets the machine: drops the image at work, the images, commands and results that wait, and all counters. "
-        "The interrupt registers stay. Nothing more is taken from the image stream until a program is loaded, so what "
-        "sends images can be stopped then; a result that was on its way ends without TLAST.",
+        Access.READ_WRITE,
+        (Field("machine", 0, 1, "While 1, the machine is reset and takes nothing."),),
+        "Drops the image at work, the images, commands and results that wait, and all counters. The loaded program and "
+        "the interrupt registers stay. What sends images must be stopped before the reset ends; a result that was on "
+        "its way ends without TLAST.",
     ),
     Register(
         "status",

@@ -73,8 +73,8 @@ def ready(**options):
 def test_a_program_is_sent_after_a_reset():
     bus, _ = ready()
     reset = register_map.register("reset").address
-    assert bus.log[:2] == [(reset, 1), "abort"]
-    assert np.array_equal(bus.log[2], PROGRAM.load_words())
+    assert bus.log[:3] == [(reset, 1), "abort", (reset, 0)]
+    assert np.array_equal(bus.log[3], PROGRAM.load_words())
 
 
 def test_images_run_ahead_in_order_at_the_selected_assignment():
@@ -150,6 +150,20 @@ def test_what_comes_in_a_wrong_order_is_refused():
         ours.start(IMAGES[index])
     with pytest.raises(ValueError, match="at most 4 images may be under way: take a result first"):
         ours.start(IMAGES[0])
+
+
+def test_a_reset_forgets_runs_and_keeps_the_program():
+    bus, ours = ready()
+    ours.select(ASSIGNMENTS[0].name)
+    for index in range(driver.OUTSTANDING_MAX):
+        ours.start(IMAGES[index])
+    bus.log.clear()
+    ours.reset()
+    assert bus.log[1] == "abort"
+    ours.start(IMAGES[0])
+    assert ours.result() is not None
+    with pytest.raises(ValueError, match="an image must be started"):
+        ours.result()
 
 
 def test_a_result_of_a_wrong_length_is_refused():
