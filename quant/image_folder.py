@@ -1,0 +1,101 @@
+"""Images by class: a folder or tar archive of ``train/<class>/<image>`` and ``test/<class>/<image>``."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from quant.data import Split
+
+PARTS = ("train", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm")
+SHUFFLE_SEED = 0
+
+
+def load_images(path: Path) -> Split:
+    """Return the images of a folder or tar archive, uint8; grey ones with one channel, all others with three.
+
+    The classes are numbered in the alphabetical order of their names. Training images come shuffled in a fixed order,
+    so that any first few of them are of all classes; test images by class, then name.
+
+    Parameters
+    ----------
+    path : Path
+        Whatever is above ``train`` and ``test`` in it does not matter. Other files are passed over.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, ``train`` or ``test`` has no image, the two have other classes, or an image cannot be
+        read or has another size than the others; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} is neither a folder nor a tar archive of images")
+    parts: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {part: {} for part in PARTS}
+    first: tuple[str, tuple[int, ...]] | None = None
+    for name, content in _files(path):
+        place = PurePosixPath(name).parts
+        if len(place) < 3 or place[-3] not in PARTS or not place[-1].lower().endswith(SUFFIXES):
+            continue
+        image = _decode(content, f"{path}: {name}")
+        first = first if first is not None else (name, image.shape)
+        if image.shape != first[1]:
+            raise ValueError(f"{path}: {name} must have shape {first[1]} as {first[0]} has, not {image.shape}")
+        parts[place[-3]][place[-2], place[-1]] = image
+    for part in PARTS:
+        if not parts[part]:
+            raise ValueError(f"{path} must hold images as {part}/<class>/<image>, and has none")
+    classes = sorted({label for label, _ in parts["train"]})
+    strangers = sorted({label for label, _ in parts["test"]} - set(classes))
+    if strangers:
+        raise ValueError(f"{path}: class {strangers[0]} has images to test on, but none to train on")
+    train, train_labels = _stack(parts["train"], classes)
+    test, test_labels = _stack(parts["test"], classes)
+    order = np.random.default_rng(SHUFFLE_SEED).permutation(len(train))
+    return Split(
+        train_images=train[order],
+        train_labels=train_labels[order],
+        test_images=test,
+        test_labels=test_labels,
+        test_indices=np.arange(len(train), len(train) + len(test)),
+    )
+
+
+def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        for file in path.rglob("*"):
+            if file.is_file():
+                yield file.relative_to(path).as_posix(), file.read_bytes()
+        return
+    try:
+        with tarfile.open(path) as archive:
+            for entry in archive:
+                content = archive.extractfile(entry)
+                if content is not None:
+                    yield entry.name, content.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no tar archive: {error}") from error
+
+
+def _decode(content: bytes, where: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), np.uint8)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{where} cannot be read as an image: {error}") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _stack(
+    images: dict[tuple[str, str], NDArray[np.uint8]], classes: list[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    numbers = {label: number for number, label in enumerate(classes)}
+    names = sorted(images)
+    return np.stack([images[name] for name in names]), np.array([numbers[label] for label, _ in names], np.int64)

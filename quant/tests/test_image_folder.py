@@ -1,0 +1,80 @@
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quant.image_folder import load_images
+
+
+def png(value, size=(4, 3), mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, value).save(buffer, "png")
+    return buffer.getvalue()
+
+
+FILES = {
+    "photos/train/cat/b.png": png((1, 2, 3)),
+    "photos/train/cat/a.png": png((4, 5, 6)),
+    "photos/train/ant/a.png": png((7, 8, 9)),
+    "photos/test/cat/a.png": png((10, 11, 12)),
+    "photos/test/ant/z.PNG": png((13, 14, 15)),
+    "photos/train/cat/notes.txt": b"text",
+    "photos/readme.png": b"text",
+}
+
+
+def folder(path, files):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def archive(path, files):
+    with tarfile.open(path, "w:gz") as made:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            made.addfile(entry, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_come_by_class(tmp_path, packed):
+    split = load_images(archive(tmp_path / "a.tar.gz", FILES) if packed else folder(tmp_path, FILES))
+    assert split.train_images.shape == (3, 3, 3, 4) and split.train_images.dtype == np.uint8
+    seen = {(int(label), *image[:, 0, 0].tolist()) for image, label in zip(split.train_images, split.train_labels,
+                                                                          strict=True)}  # fmt: skip
+    assert seen == {(1, 1, 2, 3), (1, 4, 5, 6), (0, 7, 8, 9)}
+    assert split.test_labels.tolist() == [0, 1] and split.test_images[:, 0, 0, 0].tolist() == [13, 10]
+    assert split.test_indices.tolist() == [3, 4]
+
+
+def test_grey_images_have_one_channel_and_training_images_are_mixed(tmp_path):
+    files = {
+        f"{part}/{label}/{index:02}.png": png(index, (2, 2), "L")
+        for part in ("train", "test") for label in "ab" for index in range(20)
+    }  # fmt: skip
+    split = load_images(folder(tmp_path, files))
+    assert split.train_images.shape == (40, 1, 2, 2)
+    assert 0 < split.train_labels[:10].sum() < 10
+    assert np.array_equal(split.train_labels, load_images(tmp_path).train_labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"photos/train/cat/b.png": b"text"}, r"photos/train/cat/b.png cannot be read as an image"),
+        ({"photos/train/cat/b.png": png(0, (5, 3))}, r"must have shape \(3, 3, [45]\) as .* has, not \(3, 3, [45]\)"),
+        ({"photos/test/dog/b.png": png(0)}, "class dog has images to test on, but none to train on"),
+        ({"photos/test/cat/a.png": None, "photos/test/ant/z.PNG": None}, "as test/<class>/<image>, and has none"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, change, message):
+    files = {name: content for name, content in {**FILES, **change}.items() if content is not None}
+    with pytest.raises(ValueError, match=message):
+        load_images(folder(tmp_path, files))
+    with pytest.raises(ValueError, match="nothing is neither a folder nor a tar archive of images"):
+        load_images(tmp_path / "nothing")
