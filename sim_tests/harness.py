@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,10 @@ an array of 32 lanes x 16 columns runs at 1,300,000 cycles a second; with all si
 clock at 190,000 (in C) and 64,000 (in Python). Optimizing more than ``-O1`` costs more time than it saves."""
 
 LOG_TAIL_LINES = 40
+
+BUILD_KEPT_DAYS = 30
+RUN_KEPT_DAYS = 1
+"""Builds not used and runs left behind (they failed, or wrote waves) for so long are removed."""
 
 
 class SimulationError(RuntimeError):
@@ -136,8 +141,9 @@ def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE) -> Build
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+            _remove_unused(cache, "*/complete", BUILD_KEPT_DAYS)
             _build(sources, top, folder, waves, cache)
-            (folder / "complete").touch()
+        (folder / "complete").touch()
     return Build(folder, top, waves)
 
 
@@ -208,6 +214,7 @@ def run(
 
     runs = simulator.folder.parent / "runs"
     runs.mkdir(parents=True, exist_ok=True)
+    _remove_unused(runs, "*/job.npz", RUN_KEPT_DAYS)
     temporary = keep is None
     folder = Path(tempfile.mkdtemp(prefix=f"{simulator.top}-", dir=runs)) if keep is None else keep.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -245,7 +252,9 @@ def run(
         raise SimulationError(f"{test_module} on {simulator.top} gave no results; the end of {log}:\n{_tail(log)}")
     result = Message.load(folder / "result.npz")
     recorded = {path.stem: path.read_bytes() for path in folder.glob("*.record")}
-    if temporary and not simulator.waves:
+    if simulator.waves:
+        print(f"waves: {folder / 'dump.vcd'}", file=sys.stderr)
+    elif temporary:
         shutil.rmtree(folder)
     return Run(result.values, result.arrays, recorded)
 
@@ -271,6 +280,14 @@ def _runner_environment(extra: Mapping[str, str]) -> Iterator[None]:
             yield
     finally:
         sys.path[:] = before
+
+
+def _remove_unused(folder: Path, pattern: str, days: int) -> None:
+    """Remove the folders below ``folder`` whose file matching ``pattern`` was not touched for so many days."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > days * 86400:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 
@@ -110,6 +113,16 @@ def test_an_empty_run_does_not_pass():
 def test_a_failing_build_shows_its_log():
     with pytest.raises(harness.SimulationError, match="no_such_signal"):
         harness.build({"bad.v": "module bad(output x); assign x = no_such_signal + y; endmodule"}, "bad")
+
+
+def test_what_is_not_used_is_removed(tmp_path):
+    for name, age_days in (("old", 31), ("new", 29)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "complete").touch()
+        then = time.time() - age_days * 86400
+        os.utime(tmp_path / name / "complete", (then, then))
+    harness._remove_unused(tmp_path, "*/complete", harness.BUILD_KEPT_DAYS)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_values_that_do_not_fit_are_refused():
