@@ -15,7 +15,7 @@ from hwsim.network import Assignment, Network
 from hwsim.network_file import structure_of, tensors_of
 from hwsim.requantize import LayerRequantizers, build_requantizers
 from quant.checkpoint import load_checkpoint
-from quant.data import load_digits_split
+from quant.data_sets import load_split
 from quant.deploy import StoredTensors, deployed_forward, training_forward_codes
 from quant.export import export_network
 from quant.train import TrainingConfig
@@ -62,7 +62,7 @@ class Reference:
     def __init__(self, checkpoint: Path) -> None:
         loaded = load_checkpoint(checkpoint)
         config = TrainingConfig.from_json(loaded.config)
-        split = load_digits_split(config.fold, config.folds, config.seed)
+        split = load_split(config)
         self.model = loaded.model
         self.network = export_network(loaded.model)
         self.images: NDArray[np.uint8] = split.test_images

@@ -20,6 +20,7 @@ from quant import checkpoint as checkpoints
 from quant import data, models
 from quant.block_replacement import BlockReplacement
 from quant.convert import prepare
+from quant.data_sets import load_split
 from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
 from quant.methods import method as find_method
 from quant.progress import Progress
@@ -27,6 +28,9 @@ from quant.self_distillation import SelfDistillation
 from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
+
+PREDICTED_TOGETHER = 500
+"""Images of one forward pass without gradients; bounds the memory it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +207,8 @@ def train_jointly(
 @torch.no_grad()
 def predict_float(model: nn.Module, images: Tensor) -> NDArray[np.int64]:
     """Return the classes that a float model gives to uint8 images, int64 of shape (n,)."""
-    return model(images * IMAGE_SCALE).argmax(1).cpu().numpy()  # type: ignore[no-any-return]
+    parts = [model(part * IMAGE_SCALE).argmax(1) for part in images.split(PREDICTED_TOGETHER)]
+    return torch.cat(parts).cpu().numpy()  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -213,7 +218,9 @@ def predict(
     """Return the classes that a prepared model gives to uint8 images at one width, int64 of shape (n,)."""
     widths, training = model.widths, model.training
     try:
-        return set_width(model, width).eval()(images).argmax(1).cpu().numpy()  # type: ignore[no-any-return]
+        set_width(model, width).eval()
+        parts = [model(part).argmax(1) for part in images.split(PREDICTED_TOGETHER)]
+        return torch.cat(parts).cpu().numpy()  # type: ignore[no-any-return]
     finally:
         model.widths = widths
         model.train(training)
@@ -227,7 +234,7 @@ def percent_correct(predictions: NDArray[np.int64], labels: NDArray[np.int64]) -
 def train_network(
     config: TrainingConfig | None = None, *, checkpoint: Path | None = None, progress: bool = True
 ) -> TrainingResult:
-    """Train a network jointly for a width set on the digits, and test it at every width.
+    """Train a network for a width set with the configuration's method, and test it at every width.
 
     Parameters
     ----------
@@ -253,14 +260,14 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _train_network(config: TrainingConfig, checkpoint: Path | None, progress: bool) -> TrainingResult:
-    split = data.load_digits_split(config.fold, config.folds, config.seed)
+    split = load_split(config, progress)
     images, labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
     test_images = torch.from_numpy(split.test_images)
     seconds: dict[str, float] = {}
     expected = getattr(models.build(config.architecture), "image_shape", None)
     if expected != tuple(images.shape[1:]):
         raise ValueError(
-            f"the architecture {config.architecture} takes images of {expected}, but the digits are "
+            f"the architecture {config.architecture} takes images of {expected}, but the {config.data} are "
             f"{tuple(images.shape[1:])}"
         )
 

@@ -12,6 +12,9 @@ from quant.double_rounding import ALRS_FORMS, DECAY
 from quant.methods import DOUBLE_ROUNDING
 from quant.methods import method as find_method
 
+DIGITS, CIFAR10, IMAGES = "digits", "cifar10", "images"
+DATA_SETS = (DIGITS, CIFAR10, IMAGES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -24,8 +27,12 @@ class TrainingConfig:
     widths : WidthSet
     method : str
         One of ``quant.methods.METHODS``.
+    data : str
+        ``digits``, ``cifar10`` (its binary archive) or ``images`` (a folder or tar archive of images by class).
+    data_path : str or None
+        Where the data is: needed for ``images``; None for ``cifar10`` downloads it; the digits have none.
     fold, folds : int
-        The test set is fold ``fold`` of ``folds``.
+        The test set of the digits is fold ``fold`` of ``folds``.
     seed : int
         Of weights, batches, shifts, mixed widths and folds.
     float_epochs, joint_epochs : int
@@ -62,6 +69,8 @@ class TrainingConfig:
     architecture: str = "digits"
     widths: WidthSet = CATALOG["8-6-4-2"]
     method: str = DOUBLE_ROUNDING
+    data: str = DIGITS
+    data_path: str | None = None
     fold: int = 0
     folds: int = 5
     seed: int = 0
@@ -88,6 +97,12 @@ class TrainingConfig:
         if not isinstance(self.widths, WidthSet):
             raise TypeError(f"widths must be a WidthSet, not {self.widths!r}")
         find_method(self.method).check_widths(self.widths)
+        if self.data not in DATA_SETS:
+            raise ValueError(f"data must be one of {', '.join(DATA_SETS)}, not {self.data!r}")
+        if self.data == IMAGES and self.data_path is None:
+            raise ValueError("images by class need a data_path, not None")
+        if self.data == DIGITS and self.data_path is not None:
+            raise ValueError(f"the digits come with scikit-learn and have no data_path, not {self.data_path!r}")
         if self.alrs not in ALRS_FORMS:
             raise ValueError(f"alrs must be one of {', '.join(ALRS_FORMS)}, not {self.alrs!r}")
         for name, lowest in (
@@ -142,3 +157,31 @@ class TrainingConfig:
         if not isinstance(widths, list):
             raise ValueError(f"widths must be a list, not {widths!r}")
         return cls(**{**values, "widths": WidthSet(tuple(widths))})  # type: ignore[arg-type]
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    DIGITS: TrainingConfig(),
+    CIFAR10: TrainingConfig(
+        architecture="resnet20",
+        data=CIFAR10,
+        float_epochs=30,
+        joint_epochs=10,
+        batch_size=128,
+        shift_pixels=4,
+        flip=True,
+    ),
+}
+"""Configurations to start from, by data set; CIFAR-10 has the usual crops and mirror images, on the CPU's budget."""
+
+
+def preset(data: str) -> TrainingConfig:
+    """Return the configuration to start from for a data set; images by class start as CIFAR-10 does.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set.
+    """
+    if data not in DATA_SETS:
+        raise ValueError(f"data must be one of {', '.join(DATA_SETS)}, not {data!r}")
+    return PRESETS[DIGITS if data == DIGITS else CIFAR10]

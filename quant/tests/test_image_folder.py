@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hwsim.precision import WidthSet
+from quant import data, models
 from quant.image_folder import load_images
+from quant.reference import Reference
+from quant.tests.conftest import small_model
+from quant.train import train_network
+from quant.training_config import TrainingConfig, preset
 
 
 def png(value, size=(4, 3), mode="RGB"):
@@ -78,3 +84,30 @@ def test_what_cannot_be_used_is_named(tmp_path, change, message):
         load_images(folder(tmp_path, files))
     with pytest.raises(ValueError, match="nothing is neither a folder nor a tar archive of images"):
         load_images(tmp_path / "nothing")
+
+
+def test_a_network_trains_on_images_by_class_and_is_verified_on_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.ARCHITECTURES, "small", small_model)
+    digits, labels = data.load_digits()
+    files = {}
+    for index in range(48):
+        buffer = io.BytesIO()
+        Image.fromarray(digits[index, 0]).save(buffer, "png")
+        files[f"{'test' if index >= 40 else 'train'}/{labels[index]}/{index:03}.png"] = buffer.getvalue()
+    path = archive(tmp_path / "digits.tar.gz", files)
+    config = TrainingConfig(
+        architecture="small", data="images", data_path=str(path), widths=WidthSet((8, 2)), float_epochs=1,
+        joint_epochs=1, batch_size=20, flip=True, compare_float=False,
+    )  # fmt: skip
+    result = train_network(config, checkpoint=tmp_path / "a.safetensors", progress=False)
+    assert len(result.split.test_labels) == 8 and set(result.accuracies) == {8, 2}
+    reference = Reference(tmp_path / "a.safetensors")
+    assert np.array_equal(reference.images, result.split.test_images)
+    assert preset("images").architecture == "resnet20" and preset("digits") == TrainingConfig()
+    for change, message in (
+        ({"data": "mnist"}, "data must be one of digits, cifar10, images, not 'mnist'"),
+        ({"data": "images"}, "images by class need a data_path, not None"),
+        ({"data_path": "x"}, "the digits come with scikit-learn and have no data_path, not 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrainingConfig(**change)
