@@ -1,24 +1,33 @@
-"""The integer model: run a network at an assignment on images, and keep every stored tensor.
+"""The integer model: run a network at an assignment on images, and keep every stored tensor or the logits only.
 
 These are the integers that the deployed PyTorch forward and the hardware must equal, everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim import layers, spec
-from hwsim.network import IMAGE, Assignment, AveragePool2d, MaxPool2d, Network, WeightLayer
-from hwsim.requantize import LayerRequantizers, Requantizer, switched_weights
+from hwsim.backends import make_backend
+from hwsim.network import IMAGE, Assignment, AveragePool2d, MaxPool2d, Network
+from hwsim.plan import OVERREAD_BYTES, Layout, Plan, dense, make_plan
+from hwsim.requantize import LayerRequantizers
 
 StoredTensors: TypeAlias = dict[tuple[str, str], NDArray[Any]]
 """(tensor, form) -> array (n, c, h, w): "code" uint8, "skip" int16, "logits" int32, in network order."""
 
 FORM_DTYPES = {"code": np.uint8, "skip": np.int16, "logits": np.int32}
+
+GROUP_BYTES = 1 << 19
+"""A thread takes as many images at a time as keep the largest code of a layer below this size."""
+
+_NONE = {form: np.empty(0, dtype) for form, dtype in FORM_DTYPES.items()}
 
 
 def check_images(network: Network, images: object) -> NDArray[np.uint8]:
@@ -41,11 +50,175 @@ def check_images(network: Network, images: object) -> NDArray[np.uint8]:
     return images
 
 
+class Engine:
+    """A network at one assignment, prepared to run on any number of images.
+
+    Threads take groups of images through all layers, so that memory does not grow with the number of images.
+
+    Parameters
+    ----------
+    network : Network
+    assignment : Assignment
+        Of this very network.
+    requantizers : mapping of str to LayerRequantizers
+        ``requantize.build_requantizers(network, assignment, ...)``.
+    backend : str
+        ``"numba"``, ``"numpy"`` or ``"torch"``: they make the same integers (``backends``).
+    threads : int or None
+        Groups of images at a time; None for one a core, or what suits the backend.
+
+    Raises
+    ------
+    ValueError
+        If a table is missing or belongs to another width, a sum can leave its integer, or there is no such backend.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        assignment: Assignment,
+        requantizers: Mapping[str, LayerRequantizers],
+        *,
+        backend: str = "numba",
+        threads: int | None = None,
+    ) -> None:
+        self._backend = make_backend(backend)
+        self._plan = make_plan(network, assignment, requantizers, self._backend)
+        self._threads = threads or self._backend.threads or len(os.sched_getaffinity(0))
+        largest = max(layout.image_bytes for layout in self._plan.layouts.values())
+        self._group = max(1, GROUP_BYTES // largest)
+
+    def run(self, images: NDArray[np.uint8]) -> StoredTensors:
+        """Return every stored tensor, as ``engine.run``."""
+        network = self._plan.network
+        images = check_images(network, images)
+        stored: StoredTensors = {
+            (step.layer.name, form): np.empty((len(images), *step.shape), FORM_DTYPES[form])
+            for step in self._plan.steps
+            for form in step.forms
+        }
+
+        def keep(tensor: str, form: str, values: NDArray[Any], start: int, stop: int) -> None:
+            from hwsim import fused
+
+            layout = self._plan.layouts[tensor].windows() if form == "code" else dense(network.shape(tensor))
+            fused.take_out(values, layout, stored[tensor, form][start:stop])
+
+        self._run(images, keep)
+        return stored
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Return the logits only, int32 (n, classes)."""
+        network = self._plan.network
+        images = check_images(network, images)
+        out = np.empty((len(images), network.classes), np.int32)
+
+        def keep(tensor: str, form: str, values: NDArray[Any], start: int, stop: int) -> None:
+            if form == "logits":
+                out[start:stop] = values[: (stop - start) * network.classes].reshape(stop - start, -1)
+
+        self._run(images, keep)
+        return out
+
+    def _run(self, images: NDArray[np.uint8], keep: Callable[..., None]) -> None:
+        groups = -(-len(images) // self._group)
+        # Every thread gets the same number of groups, where there are images enough.
+        groups = min(-(-groups // self._threads) * self._threads, len(images))
+        bounds = np.linspace(0, len(images), groups + 1).astype(int).tolist()
+        size = max(stop - start for start, stop in itertools.pairwise(bounds))
+        memories = [_Memory(size) for _ in range(min(self._threads, groups))]
+
+        def run_group(start: int, stop: int) -> None:
+            memory = memories.pop()
+            _run_group(self._plan, self._backend, images[start:stop], memory, keep, start)
+            memories.append(memory)
+
+        if len(memories) == 1:
+            for start, stop in itertools.pairwise(bounds):
+                run_group(start, stop)
+            return
+        with ThreadPoolExecutor(len(memories)) as pool:
+            for done in [pool.submit(run_group, *pair) for pair in itertools.pairwise(bounds)]:
+                done.result()
+
+
+class _Memory:
+    """Arrays for the tensors of one group of images, used again when a tensor is not needed any more."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._free: dict[Any, list[NDArray[Any]]] = {}
+
+    def take(self, kind: Any, per_image: int, dtype: Any) -> NDArray[Any]:
+        """Return an array of zeros, or one that had the same ``kind`` before (the same border is zero there)."""
+        free = self._free.setdefault(kind, [])
+        return free.pop() if free else np.zeros(self._images * per_image + OVERREAD_BYTES, dtype)
+
+    def give(self, kind: Any, values: NDArray[Any]) -> None:
+        """Take an array back."""
+        self._free[kind].append(values)
+
+
+def _run_group(
+    plan: Plan, backend: Any, images: NDArray[np.uint8], memory: _Memory, keep: Callable[..., None], start: int
+) -> None:
+    from hwsim import fused
+
+    count = len(images)
+    live: dict[tuple[str, str], tuple[Any, NDArray[Any]]] = {}
+
+    def make(tensor: str, form: str) -> NDArray[Any]:
+        layout: Layout | None = plan.layouts[tensor] if form == "code" else None
+        elements = int(np.prod(plan.network.shape(tensor)))
+        kind = layout or (form, elements)
+        values = memory.take(kind, layout.image_bytes if layout else elements, FORM_DTYPES[form])
+        live[tensor, form] = kind, values
+        return values
+
+    fused.lay_out(np.ascontiguousarray(images), plan.layouts[IMAGE].windows(), make(IMAGE, "code"))
+    for step in plan.steps:
+        layer = step.layer
+        codes = live[layer.input, "code"][1]
+        skip = getattr(layer, "skip", None)
+        skips = _NONE["skip"] if skip is None else live[skip, "skip"][1]
+        made = {form: make(layer.name, form) for form in step.forms}
+        code_out, skip_out, logits_out = (made.get(form, nothing) for form, nothing in _NONE.items())
+        shape = step.group_shape(count)
+        if isinstance(layer, MaxPool2d):
+            fused.max_windows(codes, shape, step.source, step.kernel, step.target, code_out)
+        elif isinstance(layer, AveragePool2d):
+            fused.sum_windows(
+                codes,
+                shape,
+                step.source,
+                step.kernel,
+                step.target,
+                step.table,
+                step.code_table,
+                step.limits,
+                skips,
+                code_out,
+                skip_out,
+                logits_out,
+            )
+        else:
+            backend.convolve(step, codes, count, (skips, code_out, skip_out, logits_out))
+        for form, values in made.items():
+            keep(layer.name, form, values, start, start + count)
+        for key, reader in plan.last_readers.items():
+            if reader == layer.name:
+                memory.give(*live.pop(key))
+    for kind, values in live.values():
+        memory.give(kind, values)
+
+
 def run(
     network: Network,
     assignment: Assignment,
     requantizers: Mapping[str, LayerRequantizers],
     images: NDArray[np.uint8],
+    *,
+    backend: str = "numba",
 ) -> StoredTensors:
     """Return every stored tensor of a network at an assignment, in network order.
 
@@ -57,6 +230,8 @@ def run(
     requantizers : mapping of str to LayerRequantizers
         ``requantize.build_requantizers(network, assignment, ...)``.
     images : ndarray of uint8, shape (n, c, h, w)
+    backend : str
+        See ``Engine``.
 
     Returns
     -------
@@ -68,101 +243,8 @@ def run(
     TypeError, ValueError
         If the images are not what the network reads, or a table is missing or belongs to another width.
     """
-    images = check_images(network, images)
-    if assignment.network is not network:
-        raise ValueError(f"assignment {assignment.name} belongs to another network")
-    stored: StoredTensors = {}
-
-    def code(tensor: str) -> NDArray[np.uint8]:
-        return images if tensor == IMAGE else stored[tensor, "code"]
-
-    for layer in network:
-        if isinstance(layer, MaxPool2d):
-            stored[layer.name, "code"] = layers.max_windows(layer, code(layer.input))
-            continue
-        if layer.name not in requantizers:
-            raise ValueError(f"layer {layer.name}: has no requantizer")
-        tables = requantizers[layer.name]
-        _check_tables(network, layer.name, assignment, tables)
-        skip = None
-        if isinstance(layer, AveragePool2d):
-            accumulators = layers.sum_windows(layer, code(layer.input))
-        else:
-            weights = switched_weights(layer, assignment.weight_bits(layer.name))
-            accumulators = layers.accumulate(layer, weights, code(layer.input))
-            if layer.skip is not None:
-                skip = stored[layer.skip, "skip"]
-        for form, table in forms(network, layer.name, assignment, tables):
-            if form == "code" and (layer.name, "skip") in stored:
-                stored[layer.name, form] = requantize(stored[layer.name, "skip"], None, table, form)
-            else:
-                stored[layer.name, form] = requantize(accumulators, skip, table, form)
-    return stored
-
-
-def forms(
-    network: Network, tensor: str, assignment: Assignment, tables: LayerRequantizers
-) -> Iterator[tuple[str, Requantizer]]:
-    """Yield the stored forms of a tensor with the table that makes each, in the order they are made."""
-    layer = network.layer(tensor)
-    if isinstance(layer, WeightLayer) and layer.makes_logits:
-        yield "logits", tables.primary
-    elif network.adders(tensor):
-        yield "skip", tables.primary
-        if tables.code is not None:
-            yield "code", tables.code
-    else:
-        yield "code", tables.primary
-
-
-def _check_tables(network: Network, tensor: str, assignment: Assignment, tables: LayerRequantizers) -> None:
-    channels = network.shape(tensor)[0]
-    bits = assignment.code_bits(tensor)
-    if tables.primary.channels != channels:
-        raise ValueError(f"layer {tensor}: has {channels} channels, but its requantizer {tables.primary.channels}")
-    if network.adders(tensor) and (tables.code is None) != (bits is None):
-        raise ValueError(f"layer {tensor}: its requantizers do not make the forms that {assignment.name} stores")
-    for form, table in forms(network, tensor, assignment, tables):
-        if form == "code" and bits is not None and table.high != spec.unsigned_high(bits):
-            raise ValueError(f"layer {tensor}: its requantizer makes codes up to {table.high}, not {bits} bits")
-
-
-def requantize(
-    accumulators: NDArray[Any], skip: NDArray[np.int16] | None, table: Requantizer, form: str
-) -> NDArray[Any]:
-    """Return ``spec.requantize`` of every element of (n, c, h, w) integers, in the dtype of ``form``.
-
-    Raises
-    ------
-    ValueError
-        If a sum can leave 64 bits.
-    """
-    from hwsim import kernels
-
-    def largest(values: NDArray[Any]) -> int:
-        return max(abs(int(values.min())), abs(int(values.max())))
-
-    bound = largest(accumulators) * largest(table.multiplier) + largest(table.addend)
-    if skip is not None:
-        bound += largest(skip) * largest(table.skip_multiplier)
-    if bound > spec.signed_high(64) or not 0 <= int(table.shift.min()) <= int(table.shift.max()) <= 62:
-        raise ValueError(f"a requantizer's sum can reach {bound} and must fit 64 bits, its shift 0 .. 62")
-    images, channels, height, width = accumulators.shape
-    flat = (images, channels, height * width)
-    skips = np.empty((0, 1, 1), np.int16) if skip is None else np.ascontiguousarray(skip).reshape(flat)
-    out = np.empty(flat, np.int32)
-    kernels.requantize_tensor(
-        np.ascontiguousarray(accumulators, np.int32).reshape(flat),
-        skips,
-        table.multiplier,
-        table.skip_multiplier,
-        table.addend,
-        table.shift,
-        table.low,
-        table.high,
-        out,
-    )
-    return out.reshape(accumulators.shape).astype(FORM_DTYPES[form], copy=False)
+    check_images(network, images)
+    return Engine(network, assignment, requantizers, backend=backend).run(images)
 
 
 def logits(
@@ -170,16 +252,12 @@ def logits(
     assignment: Assignment,
     requantizers: Mapping[str, LayerRequantizers],
     images: NDArray[np.uint8],
-    batch: int = 256,
+    *,
+    backend: str = "numba",
 ) -> NDArray[np.int32]:
-    """Return the logits (n, classes) only, running ``batch`` images at a time; otherwise as ``run``."""
-    images = check_images(network, images)
-    name = network.layers[-1].name
-    parts = [
-        run(network, assignment, requantizers, images[start : start + batch])[name, "logits"]
-        for start in range(0, len(images), batch)
-    ]
-    return np.concatenate(parts).reshape(len(images), -1)
+    """Return the logits (n, classes) only, in memory that does not grow with n; otherwise as ``run``."""
+    check_images(network, images)
+    return Engine(network, assignment, requantizers, backend=backend).logits(images)
 
 
 def classify(logits: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -1,10 +1,8 @@
-"""Numba kernels: integer convolution, requantization of whole tensors, and the search for requantizer tables.
+"""Numba kernels: the sums of single layers, and the search for requantizer tables.
 
-Private to ``hwsim``; the typed functions around them are in ``layers``, ``engine`` and ``requantize``, which import
-this module only when they run, so that ``import hwsim`` stays free of the compiler. Numba's integers wrap silently:
-whoever calls a kernel has checked that no 64-bit integer can overflow.
-
-The integer arithmetic is not written here: ``requantize`` is the function of ``spec``, compiled.
+Private to ``hwsim``; the typed functions around them are in ``layers`` and ``requantize``, which import this module
+only when they run, so that ``import hwsim`` stays free of the compiler. Numba's integers wrap silently: whoever calls
+a kernel has checked that no 64-bit integer can overflow. The kernels of the engine are in ``fused``.
 """
 
 from __future__ import annotations
@@ -13,37 +11,8 @@ import functools
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
-
-from hwsim import spec
 
 _njit = functools.partial(numba.njit, cache=True, nogil=True)
-# Numba's cache does not see that ``spec`` changed, so what calls it is compiled anew in every process.
-_njit_of_spec = functools.partial(numba.njit, nogil=True)
-
-for _function in (spec.clamp, spec.scale_accumulator, spec.requantize):
-    register_jitable(_function)
-
-_requantize = spec.requantize
-
-
-@_njit_of_spec
-def requantize_tensor(accumulators, skips, multiplier, skip_multiplier, addend, shift, low, high, out):
-    """Write ``spec.requantize`` of every element to ``out``.
-
-    ``accumulators`` and ``out`` are int32 (images, channels, pixels); ``skips`` int16 too, or has no images if there
-    is no skip; the tables are int64 (channels,) or (1,), shared by all channels then.
-    """
-    images, channels, pixels = accumulators.shape
-    with_skip = skips.shape[0] > 0
-    for image in range(images):
-        for channel in range(channels):
-            entry = channel if multiplier.size > 1 else 0
-            m, k, b, s = multiplier[entry], skip_multiplier[entry], addend[entry], shift[entry]
-            for pixel in range(pixels):
-                skip = np.int64(skips[image, channel, pixel]) if with_skip else np.int64(0)
-                accumulator = np.int64(accumulators[image, channel, pixel])
-                out[image, channel, pixel] = _requantize(accumulator, skip, m, k, b, s, low, high)
 
 
 @_njit

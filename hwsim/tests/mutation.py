@@ -28,3 +28,13 @@ class uncompiled:
     @staticmethod
     def njit(function, **options):
         return function
+
+
+def interpreted_fused(*changes):
+    """Return a mutant of ``hwsim.fused`` whose kernels are plain Python, with the portable tile."""
+    return mutant(
+        "hwsim.fused",
+        ("from hwsim.compilation import compiled\n", "compiled = lambda function: function\n"),
+        ("_multiply_tile = tiles.multiply_tile\n", "_multiply_tile = tiles.portable_tile\n"),
+        *changes,
+    )

@@ -1,10 +1,12 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hwsim import engine
+from hwsim import backends, engine, fused, plan
 from hwsim.assignments import standard_assignments
+from hwsim.backends import BACKENDS
 from hwsim.network import uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.random_network import (
@@ -19,13 +21,14 @@ from hwsim.random_network import (
 )
 from hwsim.requantize import LayerRequantizers, build_requantizers
 from hwsim.tests import reference
-from hwsim.tests.mutation import INTERPRETED, mutant
+from hwsim.tests.mutation import interpreted_fused, mutant
 from hwsim.verification import compare
 
 TINY = (
     Convolution(channels=4),
     Residual(channels=4),
     Residual(channels=6, stride=2),
+    Residual(channels=6),
     MaximumPool(kernel=2, stride=1, padding=1),
     Convolution(channels=5, kernel=(3, 1), padding=0, batch_norm=False),
     AveragePool(kernel=2, stride=1),
@@ -65,6 +68,7 @@ def test_forms_and_dtypes(network):
     assert [key for key in stored if key[0].startswith("block2")] == [
         ("block2_a", "code"),
         ("block2_shortcut", "skip"),
+        ("block2_b", "skip"),
         ("block2_b", "code"),
     ]
     assert ("block1_b", "code") in stored and ("block1_b", "skip") not in stored
@@ -77,26 +81,84 @@ def test_forms_and_dtypes(network):
     assert stored["block2_shortcut", "skip"].min() < 0
 
 
+SKIP = "np.int64(skips[at + c])"
+
+
+def made_and_images():
+    made = random_network(31, CATALOG["8-4"], (2, 6, 5), TINY, classes=5)
+    return made, standard_assignments(made)[:1], random_images(made.image_shape, 1, 8)
+
+
 @pytest.mark.parametrize(
     ("module", "change"),
     [
-        ("engine", ("accumulators, skip, table, form)", "accumulators, None, table, form)")),
-        ("engine", ("requantize(stored[layer.name, \"skip\"], None, table", "requantize(accumulators, None, table")),
-        ("kernels", ("_requantize(accumulator, skip, m", "_requantize(accumulator, -skip, m")),
-        ("kernels", ("max(total, code) if maximum", "min(total, code) if maximum")),
+        ("engine", ('_NONE["skip"] if skip is None else live[skip, "skip"][1]', '_NONE["skip"]')),
+        ("plan", ("(self.border - padding) * (self", "self.border * (self")),
+        ("plan", ("weights.transpose(0, 2, 3, 1)", "weights.transpose(0, 2, 3, 1)[..., ::-1]")),
+        ("plan", ('_rows(made["code"])[:, 0].copy()', "_rows(made[\"skip\"])[:, 0].copy()")),
+        ("backends", ("transpose(1, 2, 0, 3).ravel()", "transpose(2, 1, 0, 3).ravel()")),
+        ("backends", ("-(-row_bytes // RUN_BYTES)])", "row_bytes // RUN_BYTES])")),
+        ("fused", ("max(out[channel], part[channel])", "min(out[channel], part[channel])")),
+        ("fused", ("sums[0, channel] += np.int32(part[channel])", "sums[0, channel] = np.int32(part[channel])")),
+        ("fused", (f"{SKIP}\n                skip_out", f"{SKIP} - 1\n                skip_out")),
+        ("fused", (f"{SKIP}\n                code_out", f"{SKIP} - 1\n                code_out")),
+        ("fused", ("kept = np.int64(skip_out[at + c])", "kept = np.int64(sums[index, c])")),
+        ("fused", ("out_width) * layout[2] + layout[3]", "out_width) * layout[2]")),
     ],
 )  # fmt: skip
 def test_a_wrong_engine_is_caught(module, change, monkeypatch):
-    made = random_network(31, CATALOG["8-4"], (2, 6, 5), TINY, classes=5)
-    images = random_images(made.image_shape, 1, 8)
-    assignments = standard_assignments(made)[:1]
-    if module == "engine":
+    if module == "fused":
+        changed = interpreted_fused(change)
+        for name in ("convolve", "max_windows", "sum_windows"):
+            monkeypatch.setattr(fused, name, getattr(changed, name))
+    elif module == "engine":
         monkeypatch.setattr(engine, "run", mutant("hwsim.engine", change).run)
+    elif module == "plan":
+        changed = mutant("hwsim.plan", change)
+        monkeypatch.setattr(engine, "make_plan", changed.make_plan)
     else:
-        changed = mutant("hwsim.kernels", INTERPRETED, change)
-        for name in ("requantize_tensor", "pool_windows"):
-            monkeypatch.setattr(f"hwsim.kernels.{name}", getattr(changed, name))
-    assert differences(made, assignments, images)
+        monkeypatch.setattr(engine, "make_backend", mutant("hwsim.backends", change).make_backend)
+    assert differences(*made_and_images())
+
+
+def test_the_interpreted_kernels_are_the_reference(monkeypatch):
+    """What the mutants above start from is right."""
+    changed = interpreted_fused()
+    for name in ("convolve", "max_windows", "sum_windows"):
+        monkeypatch.setattr(fused, name, getattr(changed, name))
+    assert differences(*made_and_images()) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_backends_make_the_same_integers(network, backend, threads, monkeypatch):
+    if backend == "torch":
+        pytest.importorskip("torch")
+    monkeypatch.setattr(backends, "COLUMN_BYTES", 1 << 12)
+    monkeypatch.setattr(engine, "GROUP_BYTES", 1 << 8)
+    images = random_images(network.image_shape, 7, 3)
+    for assignment in [*standard_assignments(network)[:1], random_assignment(network, 2)]:
+        tables = build_requantizers(network, assignment)
+        wanted = engine.run(network, assignment, tables, images)
+        made = engine.Engine(network, assignment, tables, backend=backend, threads=threads)
+        assert compare(assignment.name, wanted, made.run(images)).equal
+        assert (made.logits(images) == wanted[network.layers[-1].name, "logits"][:, :, 0, 0]).all()
+
+
+def test_logits_need_no_more_memory_for_more_images(small):
+    images = random_images((1, 8, 8), 2, 4)
+    many = np.broadcast_to(images[0], (20000, 1, 8, 8))
+    made = engine.Engine(*small, threads=2)
+    made.logits(images)
+    tracemalloc.start()
+    made.logits(many[:10000])
+    fewer = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    made.logits(many)
+    more = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    outputs = 20000 * 10 * 4
+    assert fewer > 100_000 and more - fewer < outputs + 400_000
 
 
 @pytest.fixture(scope="module")
@@ -140,20 +202,32 @@ def test_tables_of_another_width_are_refused(small):
 
 
 def test_a_sum_beyond_64_bits_is_refused(small):
-    table = small[2]["conv1"].primary
-    huge = replace(table, addend=np.full(8, 2**62))
-    wide = replace(table, multiplier=np.full(8, 2**40))
-    accumulators = np.full((1, 8, 1, 1), 2**23, np.int32)
-    for bad in (wide, replace(huge, multiplier=np.full(8, 2**39)), replace(table, shift=np.full(8, 63))):
-        with pytest.raises(ValueError, match=r"must fit 64 bits, its shift 0 \.\. 62"):
-            engine.requantize(accumulators, None, bad, "code")
-    assert engine.requantize(accumulators, None, huge, "code").max() == 255
+    made, assignment, tables = small
+    table = tables["conv1"].primary
+    images = random_images(made.image_shape, 1, 0)
+    wide = replace(table, multiplier=np.full(8, 2**55))
+    huge = replace(table, addend=np.full(8, 2**62), multiplier=np.full(8, 2**49))
+    for bad in (wide, huge, replace(table, shift=np.full(8, 63))):
+        changed = {**tables, "conv1": replace(tables["conv1"], primary=bad)}
+        with pytest.raises(ValueError, match=r"layer conv1: .* must fit 64 bits, its shift 0 \.\. 62"):
+            engine.run(made, assignment, changed, images)
 
 
-def test_logits_in_batches_are_those_of_one_run(small):
+def test_an_accumulator_beyond_32_bits_is_refused(small, monkeypatch):
+    monkeypatch.setattr(plan, "accumulator_range", lambda *_: (np.array([-(2**31)]), np.array([0])))
+    with pytest.raises(ValueError, match="layer conv1: an accumulator can reach 2147483648, and 32 bits are the most"):
+        engine.run(*small, random_images((1, 8, 8), 1, 0))
+
+
+def test_an_unknown_backend_is_refused(small):
+    with pytest.raises(ValueError, match="the backend must be one of numba, numpy, torch, not 'cuda'"):
+        engine.Engine(*small, backend="cuda")
+
+
+def test_logits_alone_are_those_of_a_run(small):
     images = random_images((1, 8, 8), 7, 4)
     whole = engine.run(*small, images)["logits", "logits"]
-    parts = engine.logits(*small, images, batch=3)
+    parts = engine.logits(*small, images)
     assert parts.shape == (7, 10) and (parts == whole[:, :, 0, 0]).all()
     assert (engine.classify(whole) == engine.classify(parts)).all()
 

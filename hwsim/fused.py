@@ -1,0 +1,224 @@
+"""Numba kernels of the engine: each makes the stored forms of one layer's output for a group of images, in one pass.
+
+Private to ``hwsim``; ``plan`` prepares the arguments. Codes are channels last, uint8 in one dimension, with a border
+of zeros and whole groups of four channels; skip codes (int16) and logits (int32) are (pixel, channel) without border.
+Accumulators live in registers and a small array: they are requantized as soon as a tile is complete, by the function
+of ``spec``, compiled. Whoever prepares a layer has checked that no 64-bit sum can overflow.
+
+Arguments that the kernels share:
+
+``source``, ``target``: int64 vectors (image pitch, row pitch, column pitch, first) of the codes that are read (the
+pitches of windows, the first window) and written. ``shape``: images, out_height, out_width, channels.
+``table``: int64 (4, channels): rows M, K, B, S. ``code_table``: int64 (4,), of the code made from a skip code.
+``limits``: low and high of both tables. ``skips``: what is added, empty if nothing. ``code_out``, ``skip_out``,
+``logits_out``: the forms to write, empty if the tensor does not have the form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+
+from hwsim import spec, tiles
+from hwsim.compilation import compiled
+
+for _function in (spec.clamp, spec.scale_accumulator, spec.requantize):
+    register_jitable(_function)
+
+_requantize = spec.requantize
+_multiply_tile = tiles.multiply_tile
+_TILE_PIXELS = tiles.TILE_PIXELS
+_BLOCK_CHANNELS = tiles.BLOCK_CHANNELS
+_LANES = tiles.LANES
+
+
+@compiled
+def _store(
+    sums, count, first, places, start, stop, channels,
+    table, code_table, limits, skips, code_out, skip_out, logits_out,
+):  # fmt: skip
+    """Make the forms of channels ``start .. stop - 1`` of ``count`` pixels, whose codes begin at ``places``.
+
+    Indices are unsigned: Numba would ask of each signed one whether it is negative, and nothing would be vectorized.
+    """
+    multiplier, skip_multiplier, addend, shift = table[0], table[1], table[2], table[3]
+    low, high, code_low, code_high = limits[0], limits[1], limits[2], limits[3]
+    code_multiplier, code_addend, code_shift = code_table[0], code_table[2], code_table[3]
+    begin, size = np.uintp(start), np.uintp(stop - start)
+    none, zero = np.int64(0), np.uintp(0)
+    adds, keeps, codes = skips.size > 0, skip_out.size > 0, code_out.size > 0
+    for index in range(count):
+        at = np.uintp((first + index) * channels + start)
+        place = np.uintp(places[index] + start)
+        if logits_out.size > 0:
+            for c in range(zero, size):
+                t = begin + c
+                acc = np.int64(sums[index, c])
+                logits_out[at + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
+        elif keeps and adds:
+            for c in range(zero, size):
+                t = begin + c
+                acc, skip = np.int64(sums[index, c]), np.int64(skips[at + c])
+                skip_out[at + c] = _requantize(
+                    acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high
+                )
+        elif keeps:
+            for c in range(zero, size):
+                t = begin + c
+                acc = np.int64(sums[index, c])
+                skip_out[at + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
+        elif adds:
+            for c in range(zero, size):
+                t = begin + c
+                acc, skip = np.int64(sums[index, c]), np.int64(skips[at + c])
+                code_out[place + c] = _requantize(
+                    acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high
+                )
+        else:
+            for c in range(zero, size):
+                t = begin + c
+                acc = np.int64(sums[index, c])
+                code_out[place + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
+        if keeps and codes:
+            for c in range(zero, size):
+                kept = np.int64(skip_out[at + c])
+                code_out[place + c] = _requantize(
+                    kept, none, code_multiplier, none, code_addend, code_shift, code_low, code_high
+                )
+
+
+@compiled
+def _place(pixel, layout, out_height, out_width):
+    """Return the index of the code, or of the window, of a pixel of the group."""
+    area = out_height * out_width
+    image = pixel // area
+    inside = pixel - image * area
+    row = inside // out_width
+    return image * layout[0] + row * layout[1] + (inside - row * out_width) * layout[2] + layout[3]
+
+
+@compiled
+def convolve(
+    codes, weights, shape, source, kernel, target,
+    table, code_table, limits, skips, code_out, skip_out, logits_out,
+):  # fmt: skip
+    """Make the output of a convolution from packed weights (``plan.pack_tiles``).
+
+    ``kernel``: row pitch of the codes, kernel rows, runs of ``tiles.RUN_BYTES`` in a kernel row.
+    """
+    images, out_height, out_width, channels = shape[0], shape[1], shape[2], shape[3]
+    row_pitch, rows, runs = kernel[0], kernel[1], kernel[2]
+    pixels = images * out_height * out_width
+    origins = np.empty(_TILE_PIXELS, np.int64)
+    places = np.empty(_TILE_PIXELS, np.int64)
+    sums = np.empty((_TILE_PIXELS, _BLOCK_CHANNELS), np.int32)
+    for first in range(0, pixels, _TILE_PIXELS):
+        count = min(_TILE_PIXELS, pixels - first)
+        for index in range(_TILE_PIXELS):
+            pixel = min(first + index, pixels - 1)
+            origins[index] = _place(pixel, source, out_height, out_width)
+            places[index] = _place(pixel, target, out_height, out_width)
+        start = 0
+        while start < channels:
+            vectors = 2 if channels - start > _LANES else 1
+            stop = min(start + vectors * _LANES, channels)
+            first_weight = start * rows * runs * tiles.RUN_BYTES
+            _multiply_tile(codes, origins, row_pitch, rows, runs, weights, first_weight, vectors, sums)
+            _store(
+                sums, count, first, places, start, stop, channels,
+                table, code_table, limits, skips, code_out, skip_out, logits_out,
+            )  # fmt: skip
+            start = stop
+
+
+@compiled
+def unfold(codes, shape, source, kernel, first, columns):
+    """Write the windows of pixels from ``first`` on to the rows of ``columns`` (pixels, rows * run), any number type.
+
+    ``kernel``: row pitch of the codes, kernel rows, bytes of a kernel row.
+    """
+    row_pitch, rows, run = kernel[0], kernel[1], kernel[2]
+    for index in range(columns.shape[0]):
+        origin = _place(first + index, source, shape[1], shape[2])
+        for row in range(rows):
+            part = codes[origin + row * row_pitch : origin + row * row_pitch + run]
+            out = columns[index, row * run : (row + 1) * run]
+            for place in range(run):
+                out[place] = part[place]
+
+
+@compiled
+def store_sums(sums, first, shape, target, table, code_table, limits, skips, code_out, skip_out, logits_out):
+    """Make the output of pixels from ``first`` on from their accumulators (pixels, channels), any number type."""
+    places = np.empty(sums.shape[0], np.int64)
+    for index in range(places.size):
+        places[index] = _place(first + index, target, shape[1], shape[2])
+    _store(
+        sums, places.size, first, places, 0, shape[3], shape[3],
+        table, code_table, limits, skips, code_out, skip_out, logits_out,
+    )  # fmt: skip
+
+
+@compiled
+def sum_windows(codes, shape, source, kernel, target, table, code_table, limits, skips, code_out, skip_out, logits_out):
+    """Make the output of an average pooling. ``kernel``: row pitch, column pitch, height, width."""
+    channels = shape[3]
+    places = np.empty(1, np.int64)
+    sums = np.empty((1, channels), np.int32)
+    for pixel in range(shape[0] * shape[1] * shape[2]):
+        origin = _place(pixel, source, shape[1], shape[2])
+        sums[:] = 0
+        for row in range(kernel[2]):
+            for column in range(kernel[3]):
+                start = origin + row * kernel[0] + column * kernel[1]
+                part = codes[start : start + channels]
+                for channel in range(channels):
+                    sums[0, channel] += np.int32(part[channel])
+        places[0] = _place(pixel, target, shape[1], shape[2])
+        _store(
+            sums, 1, pixel, places, 0, channels, channels,
+            table, code_table, limits, skips, code_out, skip_out, logits_out,
+        )  # fmt: skip
+
+
+@compiled
+def max_windows(codes, shape, source, kernel, target, code_out):
+    """Make the codes of a max pooling. ``kernel``: row pitch, column pitch, height, width."""
+    channels = shape[3]
+    for pixel in range(shape[0] * shape[1] * shape[2]):
+        origin = _place(pixel, source, shape[1], shape[2])
+        place = _place(pixel, target, shape[1], shape[2])
+        out = code_out[place : place + channels]
+        out[:] = 0
+        for row in range(kernel[2]):
+            for column in range(kernel[3]):
+                start = origin + row * kernel[0] + column * kernel[1]
+                part = codes[start : start + channels]
+                for channel in range(channels):
+                    out[channel] = max(out[channel], part[channel])
+
+
+@compiled
+def lay_out(images, target, code_out):
+    """Write images (n, c, h, w) to channels-last codes with a border."""
+    count, channels, height, width = images.shape
+    for image in range(count):
+        for row in range(height):
+            first = image * target[0] + row * target[1] + target[3]
+            for channel in range(channels):
+                line = images[image, channel, row]
+                for column in range(width):
+                    code_out[first + column * target[2] + channel] = line[column]
+
+
+@compiled
+def take_out(values, source, out):
+    """Write channels-last values to ``out`` (n, c, h, w)."""
+    count, channels, height, width = out.shape
+    for image in range(count):
+        for row in range(height):
+            first = image * source[0] + row * source[1] + source[3]
+            for channel in range(channels):
+                line = out[image, channel, row]
+                for column in range(width):
+                    line[column] = values[first + column * source[2] + channel]
