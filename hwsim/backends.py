@@ -2,12 +2,15 @@
 
 ``numba`` (the default) keeps codes, products and accumulators in one compiled kernel. ``numpy`` unfolds windows and
 calls BLAS, in float32 where the real weights bound every partial sum below 2**24 and in float64 otherwise: sums of
-integers are exact there, in whatever order. ``torch`` calls PyTorch's product of uint8 by int8, if it is installed.
+integers are exact there, in whatever order (set OPENBLAS_NUM_THREADS=1 to have the engine's threads around it).
+``torch`` calls PyTorch's product of uint8 by int8, if it is installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,12 +42,19 @@ class Backend(Protocol):
     def convolve(self, step: Step, codes: NDArray[np.uint8], images: int, stored: tuple[NDArray[Any], ...]) -> None:
         """Make the output of a convolution. ``stored``: skips, code_out, skip_out, logits_out (see ``fused``)."""
 
+    def session(self) -> AbstractContextManager[None]:
+        """Return what surrounds a run: threads of the library below that would fight with ours are off within."""
+
 
 class NumbaBackend:
     """Tiles of byte products, requantized while they are in the cache."""
 
     name = "numba"
     threads: int | None = None
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return nothing special."""
+        return nullcontext()
 
     def kernel(self, row_pitch: int, rows: int, row_bytes: int) -> NDArray[np.int64]:
         """Return (row pitch, rows, runs of ``RUN_BYTES``)."""
@@ -87,6 +97,10 @@ class _UnfoldingBackend:
 
     threads: int | None = None
 
+    def session(self) -> AbstractContextManager[None]:
+        """Return nothing special."""
+        return nullcontext()
+
     def kernel(self, row_pitch: int, rows: int, row_bytes: int) -> NDArray[np.int64]:
         """Return (row pitch, rows, bytes of a kernel row)."""
         return np.array([row_pitch, rows, row_bytes])
@@ -120,6 +134,11 @@ class NumpyBackend(_UnfoldingBackend):
 
     name = "numpy"
 
+    def __init__(self) -> None:
+        # NumPy cannot be told how many threads its BLAS may use: two levels of threads would fight for the cores.
+        single = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
+        self.threads = None if single else 1
+
     def pack(self, rows: NDArray[np.int8], bound: int) -> NDArray[Any]:
         """Return (taps, out) float32 if no partial sum reaches 2**24, float64 otherwise."""
         dtype = np.float32 if bound < 2 ** (np.finfo(np.float32).nmant + 1) else np.float64
@@ -144,7 +163,6 @@ class TorchBackend(_UnfoldingBackend):
     """
 
     name = "torch"
-    threads: int | None = 1
 
     def __init__(self) -> None:
         try:
@@ -157,6 +175,16 @@ class TorchBackend(_UnfoldingBackend):
         weights = torch.full((64, 32), spec.signed_low(8), dtype=torch.int8)
         if not bool((torch._int_mm(codes, weights) == 64 * 255 * -128).all()):
             raise ValueError("the torch backend is not exact here: PyTorch's product of bytes saturates")
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Let every product run in the thread that asks for it."""
+        before = self._torch.get_num_threads()
+        self._torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            self._torch.set_num_threads(before)
 
     def pack(self, rows: NDArray[np.int8], bound: int) -> Any:
         """Return the weights as a tensor (taps, out)."""

@@ -133,11 +133,7 @@ class Engine:
             _run_group(self._plan, self._backend, images[start:stop], memory, keep, start)
             memories.append(memory)
 
-        if len(memories) == 1:
-            for start, stop in itertools.pairwise(bounds):
-                run_group(start, stop)
-            return
-        with ThreadPoolExecutor(len(memories)) as pool:
+        with self._backend.session(), ThreadPoolExecutor(len(memories)) as pool:
             for done in [pool.submit(run_group, *pair) for pair in itertools.pairwise(bounds)]:
                 done.result()
 
