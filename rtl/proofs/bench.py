@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, ResetSignal, Signal, Value, ValueLike, unsigned
@@ -30,6 +33,7 @@ class Bench:
     def __init__(self, component: wiring.Component, *, target: Target = PORTABLE, resets: bool = True) -> None:
         self.m = Module()
         self.fragments: dict[str, Fragment] = {}
+        self.locals: dict[int, dict[str, object]] = {}
         self.inputs: dict[str, Signal] = {}
         self.component = component
         self.add("dut", component, target)
@@ -41,7 +45,9 @@ class Bench:
 
     def add(self, name: str, component: wiring.Component, target: Target = PORTABLE) -> None:
         """Put ``component`` beside the one under proof. Its inputs are the caller's to drive."""
-        self.fragments[name] = Fragment.get(component, target)
+        with locals_of("elaborate") as found:
+            self.fragments[name] = Fragment.get(component, target)
+        self.locals.update(found)
         self.m.submodules[name] = self.fragments[name]
 
     def _expose(self, signal: Value, name: str) -> Signal:
@@ -61,6 +67,7 @@ class Bench:
 
     def assume_constant(self, value: ValueLike) -> None:
         """Assume that ``value`` never changes."""
+        value = Value.cast(value)
         self.assume(~self.after(1, resets=False) | (self.past(value) == value))
 
     def past(self, value: ValueLike, cycles: int = 1) -> Value:
@@ -91,10 +98,18 @@ class Bench:
         """Assert ``conclusion`` in every cycle in which ``condition`` holds."""
         self.check(~Value.cast(condition).bool() | Value.cast(conclusion).bool(), message)
 
-    def internal(self, path: str) -> Signal:
-        """Return the signal inside a component: submodules and its name, with dots, as ``dut.loader.used``."""
+    def internal(self, path: str) -> Value:
+        """Return a signal inside a component: submodules and its name, with dots, as ``dut.loader.used``.
+
+        The name is that of the variable in ``elaborate``, or the signal's own.
+        """
         *modules, name = path.split(".")
-        found = {id(signal): signal for signal in signals_of(self._fragment(modules)) if signal.name == name}
+        fragment = self._fragment(modules)
+        for origin in fragment.origins or ():
+            value = self.locals.get(id(origin), {}).get(name)
+            if isinstance(value, Value):
+                return value
+        found = {id(signal): signal for signal in signals_of(fragment) if signal.name == name}
         if len(found) != 1:
             raise ValueError(f"{path} must be one signal, not {len(found)}")
         return next(iter(found.values()))
@@ -117,6 +132,7 @@ class Bench:
     def free(self, path: str) -> Signal:
         """Cut whatever drives the signal at ``path``: it may take any value in any cycle. Return it."""
         signal = self.internal(path)
+        assert isinstance(signal, Signal), f"{path} is not a signal"
         for fragment in list(all_fragments(self.fragments.values())):
             for domain, statements in fragment.statements.items():
                 fragment.statements[domain] = without(statements, signal)
@@ -124,8 +140,7 @@ class Bench:
 
     def rtlil(self) -> str:
         """Return the top in the language of Yosys."""
-        clock = {}
-        text: str = rtlil.convert(self.m, ports=[*self.inputs.values(), *clock.values()], emit_src=False)
+        text: str = rtlil.convert(self.m, ports=list(self.inputs.values()), emit_src=False)
         return text
 
     def _fragment(self, modules: list[str]) -> Fragment:
@@ -133,6 +148,22 @@ class Bench:
         for name in modules[1:]:
             fragment = fragment.find_subfragment(name)
         return fragment
+
+
+@contextmanager
+def locals_of(function: str) -> Iterator[dict[int, dict[str, object]]]:
+    """Yield a mapping that fills with the local variables of all methods called ``function``, by ``id(self)``."""
+    found: dict[int, dict[str, object]] = {}
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code.co_name == function and "self" in frame.f_locals:
+            found[id(frame.f_locals["self"])] = dict(frame.f_locals)
+
+    sys.setprofile(watch)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
 
 
 def all_fragments(fragments: object) -> Iterator[Fragment]:

@@ -1,4 +1,4 @@
-"""The machine whose units are proved: small, but with more than one of everything that there can be more than one of."""
+"""The machine whose units are proved: small, but with more than one of everything there can be more of."""
 
 from __future__ import annotations
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from rtl.proofs.bench import Bench
 
+CARRY_CELLS = "+/ecp5/cells_sim.v"
+"""Models of ECP5 cells that come with Yosys."""
+
 
 @dataclass(frozen=True)
 class Mutant:
