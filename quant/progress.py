@@ -35,6 +35,11 @@ class Progress:
         elif self.shown and (step % self.lines_apart == 0 or step == self.steps):
             print(f"{self.stage}: {step} of {self.steps}, {told}", file=sys.stderr, flush=True)
 
+    def skip(self, steps: int) -> None:
+        """Count steps that were done before."""
+        if self.bar is not None:
+            self.bar.update(steps)
+
     def __enter__(self) -> Progress:
         return self
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE, Assignment, LayerWidths
 from quant import checkpoint as checkpoints
 from quant import data, models
-from quant.block_replacement import BlockReplacement
 from quant.convert import prepare
 from quant.data_sets import load_split
-from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
-from quant.methods import method as find_method
+from quant.epochs import FloatTraining, JointTraining
+from quant.epochs import cosine as cosine
 from quant.progress import Progress
-from quant.self_distillation import SelfDistillation
-from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
+from quant.run_directory import RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
@@ -66,142 +62,22 @@ class TrainingResult:
     checkpoint: Path | None = None
 
 
-def cosine(peak: float, step: int, steps: int, warm_up: int = 0) -> float:
-    """Return the learning rate of step ``step`` of ``steps``: a linear rise, then half a cosine down to almost 0."""
-    if step < warm_up:
-        return peak * (step + 1) / (warm_up + 1)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
-
-
-def train_float(
-    model: nn.Module, images: Tensor, labels: Tensor, config: TrainingConfig, epochs: int, progress: Progress
+def train_jointly(
+    model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig, progress: Progress
 ) -> None:
-    """Train a float model in place with Adam and a cosine schedule.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Takes images 0 .. 1, returns logits.
-    images : uint8 tensor of shape (n, channels, height, width)
-    labels : int64 tensor of shape (n,)
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizer = _adam(model.parameters(), config.learning_rate, config.weight_decay)
-    per_epoch = math.ceil(len(images) / config.batch_size)
-    step = 0
-    model.train()
-    for epoch in range(epochs):
-        total, count = 0.0, 0
-        shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, generator, config.flip)
-        for batch, targets in shuffled:
-            for group in optimizer.param_groups:
-                group["lr"] = cosine(config.learning_rate, step, epochs * per_epoch, per_epoch)
-            loss = F.cross_entropy(model(batch * IMAGE_SCALE), targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            total, count = total + _finite(float(loss.detach()), "float", epoch), count + 1
-        progress.advance(f"loss {total / max(count, 1):.3f}", epoch + 1)
-    model.eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class JointTraining:
-    """Everything that joint training of one model remembers.
+    """Train a prepared model in place for its width set with the configuration's method.
 
     Parameters
     ----------
     model : SwitchableNetwork
-    step : TrainingStep
-        Of the configuration's method.
-    generator : torch.Generator
-        Of batches, shifts and the draws of the method.
-    distillation : SelfDistillation or None
+    images : uint8 tensor of shape (n, channels, height, width)
+    labels : int64 tensor of shape (n,)
     """
-
-    model: SwitchableNetwork
-    step: TrainingStep
-    generator: torch.Generator
-    distillation: SelfDistillation | None
-
-    @classmethod
-    def begin(cls, model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig) -> JointTraining:
-        """Return the start: activation scales fitted to the first images, fresh optimizers.
-
-        Raises
-        ------
-        ValueError
-            If the model was prepared for another method than the configuration's.
-        """
-        if model.method != config.method:
-            raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
-        generator = torch.Generator().manual_seed(config.seed + 1)
-        # Before the scales are fitted the model still is the float network.
-        pass_loss: PassLoss = cross_entropy_pass(model)
-        if config.block_replacement > 0:
-            pass_loss = BlockReplacement(model, config.block_replacement, generator)
-        initialise_scales(model, images[:512])
-        distillation = None
-        if config.self_distillation > 0:
-            classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
-            distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
-            pass_loss = distillation.wrap(pass_loss)
-        groups = parameter_groups(model)
-        step = find_method(config.method).make_step(
-            model=model,
-            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
-            scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
-            pass_loss=pass_loss,
-            alrs=config.alrs,
-            alrs_decay=config.alrs_decay,
-        )
-        return cls(model=model, step=step, generator=generator, distillation=distillation)
-
-    def run_epoch(self, images: Tensor, labels: Tensor, config: TrainingConfig, epoch: int) -> float:
-        """Train for one epoch, counted from 0, and return the mean loss.
-
-        Raises
-        ------
-        ValueError
-            If the loss is not finite any more.
-        """
-        per_epoch = math.ceil(len(images) / config.batch_size)
-        self.model.train()
-        self.step.begin_epoch(epoch, config.joint_epochs)
-        if self.distillation is not None:
-            self.distillation.begin_epoch(epoch, config.joint_epochs)
-        total, count = 0.0, 0
-        shuffled = data.indexed_batches(
-            images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
-        )
-        for indices, batch, classes in shuffled:
-            rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
-            targets = classes if self.distillation is None else self.distillation.targets(indices)
-            rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
-            total, count = total + _finite(self.step.run(batch, targets, *rates), "joint", epoch), count + 1
-        return total / max(count, 1)
-
-
-def _finite(loss: float, stage: str, epoch: int) -> float:
-    if not math.isfinite(loss):
-        raise ValueError(f"the loss of {stage} training became {loss} in epoch {epoch + 1}: lower the learning rates")
-    return loss
-
-
-def train_jointly(
-    model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig, progress: Progress
-) -> None:
-    """Train a prepared model in place for its width set with the configuration's method; parameters as above."""
     training = JointTraining.begin(model, images, labels, config)
-    for epoch in range(config.joint_epochs):
-        loss = training.run_epoch(images, labels, config, epoch)
+    for epoch in range(training.epochs):
+        loss = training.run_epoch(images, labels, epoch)
         progress.advance(f"loss {loss:.3f}", epoch + 1)
-    set_width(model, model.width_set.highest).eval()
+    training.finish()
 
 
 @torch.no_grad()
@@ -232,7 +108,12 @@ def percent_correct(predictions: NDArray[np.int64], labels: NDArray[np.int64]) -
 
 
 def train_network(
-    config: TrainingConfig | None = None, *, checkpoint: Path | None = None, progress: bool = True
+    config: TrainingConfig | None = None,
+    *,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    run_directory: Path | None = None,
+    resume: bool = False,
 ) -> TrainingResult:
     """Train a network for a width set with the configuration's method, and test it at every width.
 
@@ -243,10 +124,24 @@ def train_network(
         Where the trained model is saved.
     progress : bool
         Whether progress is shown: a bar on a terminal, plain lines in a log.
+    run_directory : Path, optional
+        Where configuration, metrics, curves and state are written, see ``quant.run_directory``; every width is then
+        tested after every epoch.
+    resume : bool
+        Whether to go on from the state in the run directory, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the data or the configuration cannot be used, the loss is not finite any more, or a run to resume was made
+        with another configuration.
     """
     config = config if config is not None else TrainingConfig()
+    if resume and run_directory is None:
+        raise ValueError("a run can only be resumed in its run directory, and none is given")
+    run = None if run_directory is None else RunDirectory(run_directory, config, resume)
     with _threads(config.threads):
-        return _train_network(config, checkpoint, progress)
+        return _train_network(config, checkpoint, progress, run)
 
 
 @contextmanager
@@ -259,7 +154,17 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train_network(config: TrainingConfig, checkpoint: Path | None, progress: bool) -> TrainingResult:
+def _accuracies(training: FloatTraining | JointTraining, images: Tensor, labels: NDArray[np.int64]) -> dict[str, float]:
+    if isinstance(training, FloatTraining):
+        training.model.eval()
+        return {"float32": percent_correct(predict_float(training.model, images), labels)}
+    model = training.model
+    return {f"W{bits}A{bits}": percent_correct(predict(model, bits, images), labels) for bits in model.width_set}
+
+
+def _train_network(
+    config: TrainingConfig, checkpoint: Path | None, progress: bool, run: RunDirectory | None
+) -> TrainingResult:
     split = load_split(config, progress)
     images, labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
     test_images = torch.from_numpy(split.test_images)
@@ -271,21 +176,37 @@ def _train_network(config: TrainingConfig, checkpoint: Path | None, progress: bo
             f"{tuple(images.shape[1:])}"
         )
 
-    def trained_float(stage: str, told: str, epochs: int) -> nn.Module:
+    def run_stage(stage: str, told: str, training: FloatTraining | JointTraining) -> None:
         start = time.perf_counter()
+        with Progress(told, training.epochs, progress) as shown:
+            first = 0 if run is None else run.epochs_done(stage)
+            if run is not None and first > 0:
+                training.load_state(run.state(stage))
+                shown.skip(first)
+            for epoch in range(first, training.epochs):
+                begun = time.perf_counter()
+                loss = training.run_epoch(images, labels, epoch)
+                told_loss = f"loss {loss:.3f}"
+                if run is not None:
+                    lap = time.perf_counter() - begun
+                    measured = _accuracies(training, test_images, split.test_labels)
+                    run.record(stage, loss, lap, measured, training.state())
+                    told_loss += "".join(f", {name} {value:.2f} %" for name, value in measured.items())
+                shown.advance(told_loss, epoch + 1)
+        training.finish()
+        if run is not None:
+            run.draw_curves()
+        seconds[stage] = time.perf_counter() - start
+
+    def trained_float(stage: str, told: str, epochs: int) -> nn.Module:
         torch.manual_seed(config.seed)
         model = models.build(config.architecture)
-        with Progress(told, epochs, progress) as shown:
-            train_float(model, images, labels, config, epochs, shown)
-        seconds[stage] = time.perf_counter() - start
+        run_stage(stage, told, FloatTraining.begin(model, config, epochs))
         return model
 
     start_model = trained_float("float", "float network", config.float_epochs)
-    start = time.perf_counter()
     model = prepare(start_model, config.widths, method=config.method)
-    with Progress(f"joint training {config.widths}", config.joint_epochs, progress) as shown:
-        train_jointly(model, images, labels, config, shown)
-    seconds["joint"] = time.perf_counter() - start
+    run_stage("joint", f"joint training {config.widths}", JointTraining.begin(model, images, labels, config))
     float_predictions = None
     if config.compare_float:
         epochs = config.float_epochs + config.joint_epochs

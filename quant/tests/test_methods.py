@@ -12,11 +12,12 @@ from quant import data
 from quant.checkpoint import load_checkpoint, save_checkpoint
 from quant.convert import prepare
 from quant.deploy import deployed_forward
+from quant.epochs import JointTraining
 from quant.export import export_network
 from quant.methods import METHODS
 from quant.progress import Progress
 from quant.tests.conftest import small_model
-from quant.train import JointTraining, TrainingConfig, train_jointly
+from quant.train import TrainingConfig, train_jointly
 
 WIDTHS = {"lsq": WidthSet((4,))}
 
@@ -61,7 +62,7 @@ def test_every_method_learns(method):
     config = config_of(method, joint_epochs=12, batch_size=16, joint_learning_rate=2e-2)
     model = prepare(small_model(), config.widths, method=method)
     training = JointTraining.begin(model, *digits(), config)
-    losses = [training.run_epoch(*digits(), config, epoch) for epoch in range(12)]
+    losses = [training.run_epoch(*digits(), epoch) for epoch in range(12)]
     assert losses[-1] < 0.96 * losses[0], losses
 
 
@@ -109,7 +110,7 @@ def test_a_loss_that_is_not_finite_stops_training():
     training = JointTraining.begin(model, *digits(), config)
     model.layer("linear").weight.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="the loss of joint training became nan in epoch 1: lower the learning rates"):
-        training.run_epoch(*digits(), config, 0)
+        training.run_epoch(*digits(), 0)
 
 
 def test_methods_train_differently():

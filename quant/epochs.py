@@ -1,0 +1,230 @@
+"""The two kinds of training, an epoch at a time, with all that they remember between epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwsim.network import IMAGE_SCALE
+from quant import data
+from quant.block_replacement import BlockReplacement
+from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
+from quant.methods import method as find_method
+from quant.self_distillation import SelfDistillation
+from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
+from quant.switchable import SwitchableNetwork, set_width
+from quant.training_config import TrainingConfig
+from quant.training_state import load_optimizer, optimizer_tensors
+
+
+def cosine(peak: float, step: int, steps: int, warm_up: int = 0) -> float:
+    """Return the learning rate of step ``step`` of ``steps``: a linear rise, then half a cosine down to almost 0."""
+    if step < warm_up:
+        return peak * (step + 1) / (warm_up + 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatTraining:
+    """Training of a float model with Adam and a cosine schedule.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Takes images 0 .. 1, returns logits.
+    optimizer : torch.optim.Optimizer
+    generator : torch.Generator
+        Of batches and shifts.
+    config : TrainingConfig
+    epochs : int
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    config: TrainingConfig
+    epochs: int
+
+    @classmethod
+    def begin(cls, model: nn.Module, config: TrainingConfig, epochs: int) -> FloatTraining:
+        """Return the start, with a fresh optimizer."""
+        return cls(
+            model=model,
+            optimizer=_adam(model.parameters(), config.learning_rate, config.weight_decay),
+            generator=torch.Generator().manual_seed(config.seed),
+            config=config,
+            epochs=epochs,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that the next epoch goes on from."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        return tensors | optimizer_tensors(self.optimizer, "optimizer.") | {"generator": self.generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` returned."""
+        self.model.load_state_dict(_under(state, "model."))
+        load_optimizer(self.optimizer, "optimizer.", state)
+        self.generator.set_state(state["generator"])
+
+    def finish(self) -> None:
+        """Leave the model in evaluation mode."""
+        self.model.eval()
+
+    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> float:
+        """Train for one epoch, counted from 0, and return the mean loss.
+
+        Parameters
+        ----------
+        images : uint8 tensor of shape (n, channels, height, width)
+        labels : int64 tensor of shape (n,)
+        epoch : int
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite any more.
+        """
+        config = self.config
+        per_epoch = math.ceil(len(images) / config.batch_size)
+        self.model.train()
+        total, count = 0.0, 0
+        shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip)
+        for batch, targets in shuffled:
+            step = epoch * per_epoch + count
+            for group in self.optimizer.param_groups:
+                group["lr"] = cosine(config.learning_rate, step, self.epochs * per_epoch, per_epoch)
+            loss = F.cross_entropy(self.model(batch * IMAGE_SCALE), targets)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total, count = total + _finite(float(loss.detach()), "float", epoch), count + 1
+        return total / max(count, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointTraining:
+    """Everything that joint training of one model remembers.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    step : TrainingStep
+        Of the configuration's method.
+    generator : torch.Generator
+        Of batches, shifts and the draws of the method.
+    distillation : SelfDistillation or None
+    config : TrainingConfig
+    """
+
+    model: SwitchableNetwork
+    step: TrainingStep
+    generator: torch.Generator
+    distillation: SelfDistillation | None
+    config: TrainingConfig
+
+    @classmethod
+    def begin(cls, model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig) -> JointTraining:
+        """Return the start: activation scales fitted to the first images, fresh optimizers.
+
+        Raises
+        ------
+        ValueError
+            If the model was prepared for another method than the configuration's.
+        """
+        if model.method != config.method:
+            raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
+        generator = torch.Generator().manual_seed(config.seed + 1)
+        # Before the scales are fitted the model still is the float network.
+        pass_loss: PassLoss = cross_entropy_pass(model)
+        if config.block_replacement > 0:
+            pass_loss = BlockReplacement(model, config.block_replacement, generator)
+        initialise_scales(model, images[:512])
+        distillation = None
+        if config.self_distillation > 0:
+            classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
+            distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
+            pass_loss = distillation.wrap(pass_loss)
+        groups = parameter_groups(model)
+        step = find_method(config.method).make_step(
+            model=model,
+            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
+            scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
+            pass_loss=pass_loss,
+            alrs=config.alrs,
+            alrs_decay=config.alrs_decay,
+        )
+        return cls(model=model, step=step, generator=generator, distillation=distillation, config=config)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the stage."""
+        return self.config.joint_epochs
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that the next epoch goes on from."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= optimizer_tensors(self.step.weight_optimizer, "weight_optimizer.")
+        tensors |= optimizer_tensors(self.step.scale_optimizer, "scale_optimizer.")
+        tensors |= {f"step.{name}": value for name, value in self.step.state().items()}
+        if self.distillation is not None:
+            tensors |= self.distillation.state()
+        return tensors | {"generator": self.generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state` returned."""
+        self.model.load_state_dict(_under(state, "model."))
+        load_optimizer(self.step.weight_optimizer, "weight_optimizer.", state)
+        load_optimizer(self.step.scale_optimizer, "scale_optimizer.", state)
+        self.step.load_state(_under(state, "step."))
+        if self.distillation is not None:
+            self.distillation.load_state(state)
+        self.generator.set_state(state["generator"])
+
+    def finish(self) -> None:
+        """Leave the model at its highest width, in evaluation mode."""
+        set_width(self.model, self.model.width_set.highest).eval()
+
+    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> float:
+        """Train for one epoch, counted from 0, and return the mean loss.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite any more.
+        """
+        config = self.config
+        per_epoch = math.ceil(len(images) / config.batch_size)
+        self.model.train()
+        self.step.begin_epoch(epoch, config.joint_epochs)
+        if self.distillation is not None:
+            self.distillation.begin_epoch(epoch, config.joint_epochs)
+        total, count = 0.0, 0
+        shuffled = data.indexed_batches(
+            images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
+        )
+        for indices, batch, classes in shuffled:
+            rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
+            targets = classes if self.distillation is None else self.distillation.targets(indices)
+            rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
+            total, count = total + _finite(self.step.run(batch, targets, *rates), "joint", epoch), count + 1
+        return total / max(count, 1)
+
+
+def _finite(loss: float, stage: str, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss of {stage} training became {loss} in epoch {epoch + 1}: lower the learning rates")
+    return loss

@@ -1,0 +1,139 @@
+"""The folder of a training run: ``config.json``, ``metrics.csv``, ``metrics.json``, ``curves.png`` and the state.
+
+Everything is written after every epoch but the picture, which is drawn at the end of a stage where matplotlib is
+installed. A run goes on from the last complete epoch, to the same bits on the same machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from quant.training_config import TrainingConfig
+from quant.training_state import load_state, save_state, write_atomically
+
+CONFIG, METRICS_CSV, METRICS_JSON = "config.json", "metrics.csv", "metrics.json"
+CURVES, STATE = "curves.png", "training_state.safetensors"
+
+
+class RunDirectory:
+    """What a run has done so far.
+
+    Parameters
+    ----------
+    path : Path
+        Made if there is none.
+    config : TrainingConfig
+    resume : bool
+        Whether to go on from the state in the folder, if there is one; otherwise the run starts over.
+
+    Raises
+    ------
+    ValueError
+        If the state in the folder is damaged or was made with another configuration; the message names the entry.
+    """
+
+    def __init__(self, path: Path, config: TrainingConfig, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.config = config
+        self.rows: list[dict[str, Any]] = []
+        self._stages: dict[str, dict[str, Tensor]] = {}
+        if resume and (self.path / STATE).is_file():
+            tensors, content = load_state(self.path / STATE)
+            _check_same(self.path, content["config"], config.to_json())
+            self.rows = content["rows"]
+            for full_name, tensor in tensors.items():
+                stage, _, name = full_name.partition("/")
+                self._stages.setdefault(stage, {})[name] = tensor
+        write_atomically(self.path / CONFIG, _json(config.to_json()))
+
+    def epochs_done(self, stage: str) -> int:
+        """Return how many epochs of a stage are complete."""
+        return sum(row["stage"] == stage for row in self.rows)
+
+    def state(self, stage: str) -> dict[str, Tensor]:
+        """Return the state that a stage's last complete epoch left."""
+        return self._stages[stage]
+
+    def record(
+        self, stage: str, loss: float, seconds: float, accuracies: Mapping[str, float], state: Mapping[str, Tensor]
+    ) -> None:
+        """Add one epoch, and write everything.
+
+        Parameters
+        ----------
+        stage : str
+        loss, seconds : float
+            Mean of the epoch; its wall-clock time.
+        accuracies : mapping of str to float
+            Percent of the test images, by name of the width, such as ``W4A4`` or ``float32``.
+        state : mapping of str to Tensor
+            What the stage goes on from.
+        """
+        epoch = self.epochs_done(stage) + 1
+        self.rows.append(
+            {"stage": stage, "epoch": epoch, "loss": loss, "seconds": seconds, "accuracies": dict(accuracies)}
+        )
+        self._stages[stage] = dict(state)
+        tensors = {f"{name}/{key}": value for name, one in self._stages.items() for key, value in one.items()}
+        save_state(self.path / STATE, tensors, {"config": self.config.to_json(), "rows": self.rows})
+        write_atomically(self.path / METRICS_JSON, _json(self.rows))
+        write_atomically(self.path / METRICS_CSV, self._csv())
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row["accuracies"]))
+
+    def _csv(self) -> bytes:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = self._names()
+        writer.writerow(["stage", "epoch", "loss", "seconds", *(f"accuracy_{name}" for name in names)])
+        for row in self.rows:
+            accuracies = [row["accuracies"].get(name, "") for name in names]
+            writer.writerow([row["stage"], row["epoch"], row["loss"], round(row["seconds"], 3), *accuracies])
+        return text.getvalue().encode()
+
+    def draw_curves(self) -> Path | None:
+        """Draw loss and accuracies over the epochs, and return the picture; None where matplotlib is not installed."""
+        if not self.rows or importlib.util.find_spec("matplotlib") is None:
+            return None
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        losses, accuracies = figure.subplots(1, 2)
+        for stage in dict.fromkeys(row["stage"] for row in self.rows):
+            rows = [row for row in self.rows if row["stage"] == stage]
+            epochs = [row["epoch"] for row in rows]
+            losses.plot(epochs, [row["loss"] for row in rows], marker=".", label=stage)
+            for name in rows[-1]["accuracies"]:
+                values = [row["accuracies"][name] for row in rows]
+                accuracies.plot(epochs, values, marker=".", label=f"{stage}, {name}")
+        for axes, label in ((losses, "training loss"), (accuracies, "test accuracy, %")):
+            axes.set_xlabel("epoch of the stage")
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=7)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=150)
+        write_atomically(self.path / CURVES, picture.getvalue())
+        return self.path / CURVES
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _check_same(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"the run in {path} was made with {name} = {theirs.get(name)!r}, not {ours.get(name)!r}: "
+                "resume it with the same configuration"
+            )

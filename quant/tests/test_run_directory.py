@@ -1,0 +1,129 @@
+import csv
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from hwsim.precision import WidthSet
+from quant import data, epochs, models, train
+from quant.data import Split
+from quant.run_directory import RunDirectory
+from quant.tests.conftest import small_model
+from quant.train import TrainingConfig, train_network
+from quant.training_state import load_optimizer, load_state, optimizer_tensors, save_state
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    images, labels = data.load_digits()
+    split = Split(
+        train_images=images[:48],
+        train_labels=labels[:48],
+        test_images=images[48:80],
+        test_labels=labels[48:80],
+        test_indices=data.fold_indices(labels, 5, 0)[0][:32],
+    )
+    monkeypatch.setitem(models.ARCHITECTURES, "small", small_model)
+    monkeypatch.setattr(train, "load_split", lambda config, progress: split)
+    return TrainingConfig(
+        architecture="small",
+        widths=WidthSet((8, 2)),
+        float_epochs=2,
+        joint_epochs=2,
+        batch_size=24,
+        self_distillation=0.5,
+        block_replacement=0.5,
+    )
+
+
+def interrupt_after(monkeypatch, count):
+    """Let this many epochs of any stage run, then stop in the middle of the next."""
+    left = [count]
+
+    def interrupted(run):
+        def run_epoch(self, images, labels, epoch):
+            if left[0] == 0:
+                run(self, images[:24], labels[:24], epoch)
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return run(self, images, labels, epoch)
+
+        return run_epoch
+
+    for stage in (epochs.FloatTraining, epochs.JointTraining):
+        monkeypatch.setattr(stage, "run_epoch", interrupted(stage.run_epoch))
+
+
+def test_a_run_interrupted_in_every_stage_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
+    whole = train_network(tiny, progress=False, run_directory=tmp_path / "whole")
+    # 1 of 2 epochs of the float network, 1 of 2 jointly, 1 of 4 of the float network to compare.
+    for more, done in ((1, 1), (2, 3), (2, 5)):
+        with monkeypatch.context() as patched:
+            interrupt_after(patched, more)
+            with pytest.raises(KeyboardInterrupt):
+                train_network(tiny, progress=False, run_directory=tmp_path / "parts", resume=True)
+        assert len(json.loads((tmp_path / "parts" / "metrics.json").read_text())) == done
+    resumed = train_network(tiny, progress=False, run_directory=tmp_path / "parts", resume=True)
+    state = resumed.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())
+    assert resumed.accuracies == whole.accuracies and resumed.float_accuracy == whole.float_accuracy
+    losses = [
+        [
+            (row["stage"], row["epoch"], row["loss"])
+            for row in json.loads((tmp_path / part / "metrics.json").read_text())
+        ]
+        for part in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 2 + 2 + 4
+
+
+def test_a_run_directory_tells_what_was_done(tiny, tmp_path):
+    plain = train_network(tiny, progress=False)
+    result = train_network(tiny, progress=False, run_directory=tmp_path)
+    assert torch.equal(plain.model.layer("conv").weight, result.model.layer("conv").weight)
+    assert TrainingConfig.from_json(json.loads((tmp_path / "config.json").read_text())) == tiny
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["stage"], row["epoch"]) for row in rows[:4]] == [
+        ("float", "1"), ("float", "2"), ("joint", "1"), ("joint", "2"),
+    ]  # fmt: skip
+    assert float(rows[3]["accuracy_W8A8"]) == result.accuracies[8] and rows[3]["accuracy_float32"] == ""
+    assert float(rows[-1]["accuracy_float32"]) == result.float_accuracy
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_only_the_same_run_is_resumed(tiny, tmp_path):
+    short = dataclasses.replace(tiny, float_epochs=1, joint_epochs=1, compare_float=False)
+    train_network(short, progress=False, run_directory=tmp_path)
+    with pytest.raises(ValueError, match=r"was made with seed = 0, not 1: resume it with the same configuration"):
+        RunDirectory(tmp_path, dataclasses.replace(short, seed=1), resume=True)
+    with pytest.raises(ValueError, match=r"was made with widths = \[8, 2\], not \[8, 4\]"):
+        RunDirectory(tmp_path, dataclasses.replace(short, widths=WidthSet((8, 4))), resume=True)
+    assert RunDirectory(tmp_path, short).epochs_done("float") == 0
+    (tmp_path / "training_state.safetensors").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"training_state.safetensors is damaged or no safetensors file"):
+        RunDirectory(tmp_path, short, resume=True)
+    with pytest.raises(ValueError, match="can only be resumed in its run directory, and none is given"):
+        train_network(short, resume=True)
+
+
+def test_states_of_another_kind_are_refused(tmp_path):
+    save_state(tmp_path / "a", {"x": torch.ones(2)}, {"format": "other"})
+    with pytest.raises(ValueError, match="must be a bitswitch training state of version 1, not other of version 1"):
+        load_state(tmp_path / "a")
+
+
+def test_optimizers_go_on_as_they_were():
+    first, second = (torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    optimizers = [torch.optim.AdamW([parameter], lr=0.1, fused=True) for parameter in (first, second)]
+    for target in (3.0, 4.0):
+        first.grad = first.detach() * target
+        optimizers[0].step()
+    second.data.copy_(first.data)
+    load_optimizer(optimizers[1], "o.", optimizer_tensors(optimizers[0], "o."))
+    for parameter, optimizer in zip((first, second), optimizers, strict=True):
+        parameter.grad = torch.tensor([0.5, 0.25])
+        optimizer.step()
+    assert torch.equal(first, second)
