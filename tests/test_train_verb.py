@@ -1,0 +1,65 @@
+"""The options of the verb train: what they ask of quant, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitswitch
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Arguments that the verb trains with, instead of training."""
+    seen: dict[str, Any] = {}
+
+    def stop(config: Any, **options: Any) -> None:
+        seen.update(options, config=config)
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr("quant.train.train_network", stop)
+    return seen
+
+
+def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_path: Path) -> None:
+    words = "--data cifar10 --data-path x.tar.gz --method any-precision --widths 8,2 --self-distillation 0.7 --resume"
+    assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
+    config = asked["config"]
+    assert (config.architecture, config.data, config.data_path, config.flip) == (
+        "resnet20",
+        "cifar10",
+        "x.tar.gz",
+        True,
+    )
+    assert (config.method, config.widths.widths, config.self_distillation) == ("any-precision", (8, 2), 0.7)
+    assert asked["resume"] and asked["run_directory"] == tmp_path
+
+
+def test_a_plain_run_is_that_of_the_digits_and_starts_over(asked: dict[str, Any], tmp_path: Path) -> None:
+    from quant.train import TrainingConfig
+
+    assert bitswitch.main(["train", "--out", str(tmp_path)]) == bitswitch.REFUSED
+    assert asked["config"] == TrainingConfig() and not asked["resume"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--data images", "images by class need a data_path, not None"),
+        ("--data mnist", "data must be one of digits, cifar10, images, not 'mnist'"),
+        ("--method lsq", "lsq trains a network for each width: widths must be one width, not {8, 6, 4, 2}"),
+        ("--method magic", "the method must be one of double-rounding, truncation-ready, any-precision, lsq, not 'ma"),
+        ("--model vgg", "the architecture must be one of digits, resnet20, not 'vgg'"),
+        ("--data cifar10 --folds 3", "--folds is for the digits, and such a run cannot be resumed"),
+        ("--self-distillation 2", "self_distillation must be 0 .. 1, not 2.0"),
+        ("--data images --data-path none --model resnet20", "none is neither a folder nor a tar archive of images"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_in_a_sentence(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
+    told = capsys.readouterr().err
+    assert told.startswith(f"bitswitch train: {message}") and told.count("\n") == 1
