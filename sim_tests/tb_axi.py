@@ -140,7 +140,7 @@ class Scenarios:
         driver = AcceleratorDriver(self.bus)
         driver.load(self.program)
         driver.enable_interrupts(image_done=True)
-        logits, counters, came = [], [], []
+        logits, counters, came, status = [], [], [], []
         for image in self.arrays["images"]:
             for name in self.program.slots:
                 driver.select(name)
@@ -148,7 +148,8 @@ class Scenarios:
                 came.append(driver.wait())
                 counters.append(vars(driver.counters()))
                 logits.append(driver.result())
-        return {"counters": counters, "came": came, "status": driver.read("status")}, {"logits": np.array(logits)}
+                status.append(driver.read("status"))
+        return {"counters": counters, "came": came, "status": status}, {"logits": np.array(logits)}
 
     def back_to_back(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Many images at each assignment, sent ahead."""
@@ -234,7 +235,7 @@ class Scenarios:
         driver = AcceleratorDriver(self.bus)
         driver.load(self.program)
         driver.select(next(iter(self.program.slots)))
-        logits, busy = [], []
+        logits, busy, done = [], [], []
         for cycles in self.values["reset_cycles"]:
             for image in self.arrays["images"][:2]:
                 driver.start(image)
@@ -243,7 +244,8 @@ class Scenarios:
             self.bus.check(False)
             driver.reset()
             self.bus.check(True)
-            logits.append(driver.run(self.arrays["images"][:2]))
+            logits.append(driver.run(self.arrays["images"][2:4]))
+            done.append(driver.counters().images_done)
         driver.start(self.arrays["images"][0])
         self.bus.sleep(cycles)
         hard_reset(self.bus)
@@ -251,8 +253,26 @@ class Scenarios:
         driver = AcceleratorDriver(self.bus)
         driver.load(self.program)
         driver.select(next(iter(self.program.slots)))
-        logits.append(driver.run(self.arrays["images"][:2]))
-        return {"busy": busy, "cleared": cleared}, {"logits": np.array(logits)}
+        logits.append(driver.run(self.arrays["images"][2:4]))
+        return {"busy": busy, "cleared": cleared, "done": done}, {"logits": np.array(logits)}
+
+    def results_wait(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Nobody takes results, until two are held and a third image stalls."""
+        driver = AcceleratorDriver(self.bus)
+        driver.load(self.program)
+        driver.select(next(iter(self.program.slots)))
+        self.bus.pause_results(True)
+        for image in self.arrays["images"][:3]:
+            driver.start(image)
+        while driver.counters().images_done < 2:
+            self.bus.sleep(100)
+        stalled = [driver.counters().stall_cycles]
+        self.bus.sleep(self.values["stall_cycles"])
+        stalled.append(driver.counters().stall_cycles)
+        full = driver.read("status")
+        self.bus.pause_results(False)
+        logits = np.array([driver.result() for _ in range(3)])
+        return {"full": full, "stalled": stalled}, {"logits": logits}
 
     def loading_waits(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """A program sent while images are computed is taken after the last of them."""
@@ -292,11 +312,13 @@ async def reset(dut) -> None:  # type: ignore[no-untyped-def]
     dut.checking.value = 1
 
 
-@cocotb.test(timeout_time=20, timeout_unit="ms")
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def scenario(dut) -> None:  # type: ignore[no-untyped-def]
     """Run the job's scenario and hand back what it saw."""
     job = harness.job()
     Clock(dut.aclk, axi.CLOCK_PERIOD_NS, unit="ns").start()
+    if "mutation" in job.values:
+        dut.mutation.value = job.values["mutation"]
     dut.aresetn.value = 0
     bus = SimulatedBus(dut, job.values["pause"], job.values["seed"])
     await reset(dut)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+
 import numpy as np
 import pytest
+from amaranth.hdl import Mux, Signal
 
+import rtl.bus.axi_accelerator
+import rtl.bus.axi_top
 from hwsim import engine
 from hwsim.assignments import uniform_assignments
 from hwsim.machine import Machine
@@ -17,6 +23,7 @@ from rtl.bus import register_map
 from rtl.bus.register_map import REGISTERS, Access
 from rtl.loadable import LoadableProgram
 from sim_tests import axi, harness, simulate, verilator_tool
+from sim_tests.design import Design, from_component
 
 pytestmark = pytest.mark.verilator
 
@@ -39,9 +46,44 @@ def expected(images: np.ndarray) -> np.ndarray:
     return np.stack(logits)
 
 
+MUTATION = Signal(4, name="mutation")
+"""Input port that chooses which one thing is wrong with the bus side; 0 is none."""
+
+MUTATIONS = {
+    "is_idle = ~accelerator.busy &": "is_idle = choose(1, ~accelerator.busy, 1) &",
+    "cycles.eq(accelerator.cycles)": "cycles.eq(choose(2, accelerator.cycles, accelerator.cycles + 1))",
+    "tlast.eq(accelerator.result.payload.last)": "tlast.eq(choose(3, accelerator.result.payload.last, 1))",
+    "(registers.run_slot < machine.layer_slots)": "choose(4, registers.run_slot < machine.layer_slots, 1)",
+    "registers.interrupt_enable_image_done &": "choose(5, registers.interrupt_enable_image_done, 1) &",
+    "unpacker.image_end - image_done": "unpacker.image_end - choose(6, image_done, 0)",
+    "results_waiting + image_done": "results_waiting + choose(10, image_done, 0)",
+    "ResetInserter(is_reset)": "ResetInserter(choose(7, is_reset, 0))",
+    "is_reset = Module(), registers.reset_machine": "is_reset = Module(), choose(8, registers.reset_machine, 0)",
+    "accelerator.run.valid.eq(commands.r_rdy)": "accelerator.run.valid.eq(commands.r_rdy & choose(9, 1, ~was_busy))",
+}
+
+
+def design_with_mutations() -> Design:
+    """Return the design with all mutations built in: one build serves them all."""
+    module = rtl.bus.axi_accelerator
+    source = inspect.getsource(module)
+    for right, wrong in MUTATIONS.items():
+        assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times"
+        source = source.replace(right, wrong)
+
+    def choose(number, right, wrong):  # type: ignore[no-untyped-def]
+        return Mux(MUTATION == number, wrong, right)
+
+    namespace = {"__name__": f"{module.__name__}_mutant", "choose": choose}
+    exec(compile(source, f"{module.__name__} mutant", "exec"), namespace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rtl.bus.axi_top, "AxiAccelerator", namespace["AxiAccelerator"])
+        return from_component(rtl.bus.axi_top.AxiTop(MACHINE), axi.NAME, [MUTATION])
+
+
 @pytest.fixture(scope="module")
 def simulator() -> harness.Build:
-    return axi.build(axi.design_of(MACHINE))
+    return axi.build(design_with_mutations())
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +96,7 @@ def program_file(tmp_path_factory) -> bytes:
 @pytest.fixture
 def play(simulator, program_file):
     def run(scenario: str, pause: float = 0.0, seed: int = 1, images: np.ndarray = IMAGES, **values) -> harness.Run:
-        job = harness.Message({"scenario": scenario, "pause": pause, "seed": seed, **values}, {"images": images})
+        job = harness.Message({"scenario": scenario, "pause": pause, "seed": seed} | values, {"images": images})
         return harness.run(simulator, "sim_tests.tb_axi", job, files={"program.npz": program_file})
 
     return run
@@ -75,7 +117,7 @@ def test_every_image_at_every_assignment_with_its_counters(play, pause, seed):
     assert [counters["weight_planes_read"] for counters in result.values["counters"]] == planes
     assert result.values["came"] == [{"image_done": True, "image_size_error": False}] * runs
     idle = {"busy": 0, "loaded": 1, "images_waiting": 0, "results_waiting": 0, "command_space": 4}
-    assert result.values["status"] == idle
+    assert result.values["status"] == [idle] * runs
 
 
 def test_throughput_is_not_latency(play):
@@ -95,7 +137,7 @@ def test_many_images_with_pauses_on_every_channel(play, pause, seed):
     assert [counters["cycles"] for counters in result.values["counters"]] == CYCLES
 
 
-@pytest.mark.parametrize(("pause", "seed"), [(0.0, 6), (0.5, 7)])
+@pytest.mark.parametrize(("pause", "seed"), [(0.5, 7)])
 def test_bad_accesses_answer_slverr_and_do_nothing(play, pause, seed):
     values = play("bad_accesses", pause, seed, layer_slots=MACHINE.layer_slots).values
     assert values["readable"] == [one.address for one in REGISTERS if one.access is not Access.COMMAND]
@@ -125,21 +167,52 @@ def test_frames_of_any_shape(play, pause, seed):
     assert result.values["end"]["image_size_error"] == 0
 
 
-@pytest.mark.parametrize(("pause", "seed"), [(0.0, 10), (0.3, 11)])
-def test_a_reset_leaves_nothing_behind(play, pause, seed):
-    result = play("reset_at_work", pause, seed, reset_cycles=[3, 500, CYCLES[0] - 200])
-    assert (result.arrays["logits"] == expected(IMAGES[:2])[0]).all()
-    assert len(result.arrays["logits"]) == 4
+@pytest.mark.parametrize(("pause", "seed", "reset_cycles"), [(0.0, 10, [3, 500, CYCLES[0] - 200]), (0.3, 11, [700])])
+def test_a_reset_leaves_nothing_behind(play, pause, seed, reset_cycles):
+    result = play("reset_at_work", pause, seed, reset_cycles=reset_cycles)
+    assert (result.arrays["logits"] == expected(IMAGES[2:4])[0]).all()
+    assert len(result.arrays["logits"]) == len(reset_cycles) + 1
+    assert result.values["done"] == [2] * len(reset_cycles)
     assert all(status["busy"] for status in result.values["busy"])
     cleared = {"busy": 0, "loaded": 1, "images_waiting": 0, "results_waiting": 0, "command_space": 4}
     counters = {"cycles": 0, "stall_cycles": 0, "images_done": 0, "weight_planes_read": 0}
     assert result.values["cleared"] == cleared | counters
 
 
+def test_a_result_that_nobody_takes_stalls_the_machine(play):
+    result = play("results_wait", stall_cycles=1000)
+    assert np.array_equal(result.arrays["logits"], expected(IMAGES[:3])[0])
+    full = {"busy": 1, "loaded": 1, "images_waiting": 1, "results_waiting": 2, "command_space": 4}
+    assert result.values["full"] == full
+    before, after = result.values["stalled"]
+    assert after - before >= 1000
+
+
 def test_loading_waits_until_the_machine_is_idle(play):
     result = play("loading_waits")
     assert result.values["done"] == 3
     assert np.array_equal(result.arrays["logits"], expected(IMAGES[:3])[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "test"),
+    [
+        (1, test_loading_waits_until_the_machine_is_idle),
+        (2, functools.partial(test_every_image_at_every_assignment_with_its_counters, pause=0.0, seed=1)),
+        (3, test_loading_waits_until_the_machine_is_idle),
+        (4, functools.partial(test_bad_accesses_answer_slverr_and_do_nothing, pause=0.5, seed=7)),
+        (5, functools.partial(test_frames_of_any_shape, pause=0.0, seed=8)),
+        (6, functools.partial(test_every_image_at_every_assignment_with_its_counters, pause=0.0, seed=1)),
+        (7, functools.partial(test_a_reset_leaves_nothing_behind, pause=0.0, seed=10, reset_cycles=[500])),
+        (8, functools.partial(test_a_reset_leaves_nothing_behind, pause=0.0, seed=10, reset_cycles=[500])),
+        (9, test_throughput_is_not_latency),
+        (10, test_a_result_that_nobody_takes_stalls_the_machine),
+    ],
+    ids=range(1, len(MUTATIONS) + 1),
+)
+def test_a_wrong_bus_side_is_caught(play, number, test):
+    with pytest.raises((AssertionError, harness.SimulationError)):
+        test(functools.partial(play, mutation=number))
 
 
 def test_the_verilog_is_clean(tmp_path):
