@@ -56,6 +56,16 @@ def equals_sum(component, lanes, group_bits, target=PORTABLE):
     return bench
 
 
+PORTABLE_MUTANTS = (
+    Mutant("chosen[lane].replicate(width)", "chosen[0].replicate(width)"),
+    Mutant("high << shift, high)", "high << (shift - 1), high)"),
+)
+ECP5_MUTANTS = (
+    Mutant("self.weights[k * self.lanes + lane]))", "self.weights[k * self.lanes]))"),
+    Mutant("high[bit - shift] if shifts", "high[bit - shift] if not shifts"),
+)
+
+
 def proofs() -> tuple[Proof, ...]:
     """Return the proofs of both forms at every group width."""
     made = []
@@ -68,7 +78,7 @@ def proofs() -> tuple[Proof, ...]:
                 ArrayColumn,
                 lambda component, lanes=lanes, group_bits=group_bits: equals_sum(component, lanes, group_bits),
                 depth=ArrayColumn.LATENCY + 1,
-                mutants=(Mutant("high << shift, high)", "high << 1, high)"),) if group_bits in (2, 4) else (),
+                mutants=PORTABLE_MUTANTS[: 1 if group_bits == LANE_BITS else 2],
             )
         )
         made.append(
@@ -78,7 +88,7 @@ def proofs() -> tuple[Proof, ...]:
                 Ecp5ArrayColumn,
                 lambda component, lanes=lanes, group_bits=group_bits: equals_sum(component, lanes, group_bits, ECP5),
                 depth=ArrayColumn.LATENCY + 1,
-                mutants=(),
+                mutants=ECP5_MUTANTS[: 1 if group_bits == LANE_BITS else 2],
                 cells=CARRY_CELLS,
             )
         )

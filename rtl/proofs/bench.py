@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, ResetSignal, Signal, Value, ValueLike, unsigned
@@ -79,6 +80,15 @@ class Bench:
             value = held
         return value
 
+    def past_reset(self, value: ValueLike, cycles: int) -> Value:
+        """Return ``value`` as it was ``cycles`` cycles ago; zeros before, and after a reset."""
+        value = Value.cast(value)
+        for _ in range(cycles):
+            held = Signal(value.shape(), name="past_reset")
+            self.m.d.sync += held.eq(value)
+            value = held
+        return value
+
     def after(self, cycles: int, *, resets: bool = True) -> Value:
         """Return whether at least ``cycles`` cycles have passed since power-up or reset."""
         age = Signal(range(cycles + 1), name="age", reset_less=not resets)
@@ -113,6 +123,12 @@ class Bench:
         if len(found) != 1:
             raise ValueError(f"{path} must be one signal, not {len(found)}")
         return next(iter(found.values()))
+
+    def view(self, path: str) -> Any:
+        """Return the structure whose fields are in the variable at ``path``."""
+        *modules, name = path.split(".")
+        origins = self._fragment(modules).origins or ()
+        return next(self.locals[id(origin)][name] for origin in origins if id(origin) in self.locals)
 
     def in_state(self, path: str, *states: str) -> Value:
         """Return whether the state machine of the component at ``path`` is in one of ``states``."""

@@ -1,0 +1,125 @@
+"""Proofs of the weight loader: its staging halves never run over or under, and it keeps to what the switch expects."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Mux, Signal
+
+from hwsim import spec
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.proofs.bench import Bench
+from rtl.proofs.machine import SMALL
+from rtl.proofs.proof import Mutant, Proof
+from rtl.weight_loader import WeightLoader
+
+READS = TwoCycleMemory.LATENCY
+
+
+def valid_entry(entry):
+    """Return what ``hwsim.program`` keeps: widths that go together, planes that fit the staging memory."""
+    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    return (
+        (entry.target_bits >= 1)
+        & (entry.target_bits <= spec.MAX_BITS)
+        & (entry.planes_read == Mux(entry.target_bits == 1, spec.planes_read(2, 1), entry.target_bits + entry.rounds))
+        & (entry.planes_read <= spec.MAX_BITS)
+        & (entry.tile_rows >= 1)
+        & (entry.tiles >= 1)
+        & (entry.staging_start >= (passes - 1) * entry.tile_rows)
+        & (entry.staging_start + entry.tile_rows <= SMALL.staging_words)
+    )
+
+
+def keeps_halves(component):
+    """The entries are any that a program may have; the array releases what is ready; the switch keeps its promise."""
+    bench = Bench(component(SMALL))
+    m, dut = bench.m, bench.component
+    used, ready, row, plane, rows_out, period, reading, finishes = (
+        bench.internal(f"dut.{name}")
+        for name in (
+            "used",
+            "ready",
+            "row",
+            "plane",
+            "rows_out",
+            "period",
+            "reading",
+            "finishes_tile",
+        )
+    )
+    entry = bench.view("dut.entry")
+    bench.assume(~dut.tile_release | dut.tile_ready)
+    bench.assume(valid_entry(dut.tiles_data))
+
+    # The switch gives one group of planes for one group that is done, the last pass first (proved of the switch).
+    o_valid, o_position = bench.free("dut.switch.o_valid"), bench.free("dut.switch.o_position")
+    last = reading & (plane == entry.planes_read - 1)
+    arrived = bench.past_reset(last, READS)
+    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    waiting, next_position = Signal(5), Signal.like(o_position)
+    m.d.sync += waiting.eq(waiting + arrived - (o_valid & (o_position == 0)))
+    between = Signal()
+    with m.If(o_valid):
+        m.d.sync += [between.eq(o_position != 0), next_position.eq(o_position - 1)]
+    bench.assume(~o_valid | (waiting != 0))
+    bench.assume(~o_valid | (o_position == Mux(between, next_position, passes - 1)))
+
+    loads = bench.in_state("dut", "READ", "FINISH TILE")
+    settled = ~bench.in_state("dut", "IDLE", "FETCH")
+    bench.implies(settled, valid_entry(entry), "entry")
+    bench.check(used == ready + loads, "a half is used by the tile that is loaded, the others are ready")
+    bench.check(used <= 2, "no more halves used than there are")
+    bench.implies(dut.tile_release, used != 0, "none released that is not used")
+    bench.implies(finishes, loads, "a tile is finished once, while it is loaded")
+
+    # Rows that have been read and have not left yet: in the memory's pipeline or in the switch.
+    on_the_way = sum(bench.past_reset(last, cycles) for cycles in range(1, READS + 1))
+    sent = Mux(bench.in_state("dut", "FINISH TILE"), entry.tile_rows, row + (plane >= entry.planes_read))
+    bench.implies(loads, sent == rows_out + waiting + on_the_way, "every row leaves once")
+    bench.implies(~loads, (rows_out == 0) & (waiting == 0) & (on_the_way == 0), "nothing is on the way between tiles")
+    bench.implies(loads, (row < entry.tile_rows) | bench.in_state("dut", "FINISH TILE"), "row")
+    bench.implies(bench.in_state("dut", "READ"), plane < period, "plane")
+    bench.implies(between, waiting != 0, "between")
+
+    # The switch needs as many cycles from group to group as it has planes to give.
+    since = Signal(4)
+    with m.If(last):
+        m.d.sync += since.eq(0)
+    with m.Elif(since != 15):
+        m.d.sync += since.eq(since + 1)
+    reads = bench.in_state("dut", "READ") & (plane < entry.planes_read)
+    bench.implies(reads & (row != 0), since == plane + period - entry.planes_read, "since")
+    pauses = bench.in_state("dut", "READ") & (plane >= entry.planes_read)
+    bench.implies(pauses, since == plane - entry.planes_read, "since, in a pause")
+    bench.implies(last & (row != 0), since + 1 >= passes, "the switch has time for every group")
+
+    # Plane p of row r lies p tile_rows before the last plane's word r: in the half that is being filled.
+    bench.check((rows_out < entry.tile_rows) | ~loads, "rows out")
+    planes_before = (passes - 1 - next_position)[:3]
+    address = entry.staging_start + rows_out - planes_before * entry.tile_rows
+    bench.implies(between, bench.internal("dut.plane_address") == address, "plane address")
+    bench.implies(between, next_position < passes - 1, "position")
+    half = Mux(bench.internal("dut.half"), SMALL.staging_words, 0)
+    in_half = (dut.staging_address >= half) & (dut.staging_address < half + SMALL.staging_words)
+    bench.implies(dut.staging_write, loads & in_half, "written where the tile belongs")
+    return bench
+
+
+PROOFS = (
+    Proof(
+        "weight_loader.keeps_halves",
+        "a staging half is taken, finished and released once for each tile, never more than the two there are, and "
+        "never one that is not there, whatever the valid entries and whenever the array releases: every row that is "
+        "read leaves the switch within its tile, to an address in the tile's half, and the switch gets its time",
+        WeightLoader,
+        keeps_halves,
+        depth=5,
+        mutant_depth=18,
+        mutants=(
+            Mutant("used.eq(used + takes_half", "used.eq(used + finishes_tile"),
+            Mutant("ready.eq(ready + finishes_tile", "ready.eq(ready + takes_half"),
+            Mutant("rows_out == entry.tile_rows - 1", "rows_out == entry.tile_rows - 2"),
+            Mutant("plane_address.eq(address - entry.tile_rows)", "plane_address.eq(address - entry.tile_rows - 1)"),
+            Mutant("Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)", "entry.planes_read"),
+        ),
+    ),
+)
