@@ -274,18 +274,21 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) ->
             raise ValueError(f"tensor {name} must have shape {shape}, not {array.shape}")
         return array
 
-    def scalar(name: str) -> float:
-        array = take(name, (1,))
+    def scales(name: str, count: int) -> list[float]:
+        array = take(name, (count,))
         if array.dtype != np.float32:
             raise ValueError(f"tensor {name} must be float32, not {array.dtype}")
-        return float(array[0])
+        return [float(value) for value in array]
+
+    def scalar(name: str) -> float:
+        return scales(name, 1)[0]
 
     def output(entry: Mapping[str, Any]) -> OutputScales:
         prefix = f"{entry['name']}.output"
         widths = entry["code_widths"]
-        scales: Any = take(f"{prefix}.code_scales", (len(widths),)) if widths else []
+        code_scales = scales(f"{prefix}.code_scales", len(widths)) if widths else []
         return OutputScales(
-            code={int(bits): float(scale) for bits, scale in zip(widths, scales, strict=True)},
+            code={int(bits): scale for bits, scale in zip(widths, code_scales, strict=True)},
             skip=scalar(f"{prefix}.skip_scale") if entry["has_skip_code"] else None,
             logit=scalar(f"{prefix}.logit_scale") if entry["makes_logits"] else None,
         )

@@ -189,6 +189,10 @@ def test_inconsistent_structures_are_refused(path, change, message):
             lambda t: t.update({"logits.output.logit_scale": np.ones(1)}),
             r"logits\.output\.logit_scale must be float32, not float64",
         ),
+        (
+            lambda t: t.update({"conv1.output.code_scales": t["conv1.output.code_scales"].view(np.int32)}),
+            r"conv1\.output\.code_scales must be float32, not int32",
+        ),
         (lambda t: t["conv1.batch_norm.8.gamma"].fill(np.nan), "BatchNorm gamma must be finite, not nan"),
     ],
 )  # fmt: skip
