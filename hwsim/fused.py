@@ -33,58 +33,84 @@ _LANES = tiles.LANES
 
 
 @compiled
-def _store(
-    sums, count, first, places, start, stop, channels,
-    table, code_table, limits, skips, code_out, skip_out, logits_out,
-):  # fmt: skip
-    """Make the forms of channels ``start .. stop - 1`` of ``count`` pixels, whose codes begin at ``places``.
+def _spread(table, channels):
+    """Return ``table`` with every entry once for each pixel of a tile: (4, blocks of (pixel, channel of the block)).
 
-    Indices are unsigned: Numba would ask of each signed one whether it is negative, and nothing would be vectorized.
+    The block that begins at channel c begins at ``c * TILE_PIXELS``. Entries beyond the last channel are 0.
     """
-    multiplier, skip_multiplier, addend, shift = table[0], table[1], table[2], table[3]
-    low, high, code_low, code_high = limits[0], limits[1], limits[2], limits[3]
-    code_multiplier, code_addend, code_shift = code_table[0], code_table[2], code_table[3]
-    begin, size = np.uintp(start), np.uintp(stop - start)
-    none, zero = np.int64(0), np.uintp(0)
-    adds, keeps, codes = skips.size > 0, skip_out.size > 0, code_out.size > 0
+    blocks = (channels + _LANES - 1) // _LANES * _LANES
+    out = np.zeros((4, blocks * _TILE_PIXELS), np.int64)
+    start = 0
+    while start < channels:
+        width = _width(channels, start)
+        for entry in range(4):
+            for pixel in range(_TILE_PIXELS):
+                for channel in range(min(width, channels - start)):
+                    out[entry, start * _TILE_PIXELS + pixel * width + channel] = table[entry, start + channel]
+        start += width
+    return out
+
+
+@compiled
+def _width(channels, start):
+    """Return the channels of the block that begins at ``start``: those of two vectors, or of one."""
+    return _BLOCK_CHANNELS if channels - start > _LANES else _LANES
+
+
+@compiled
+def _copy(sums, count, width, size, channels, first, out):
+    """Copy ``size`` channels of ``count`` pixels to dense values."""
     for index in range(count):
-        at = np.uintp((first + index) * channels + start)
-        place = np.uintp(places[index] + start)
-        if logits_out.size > 0:
-            for c in range(zero, size):
-                t = begin + c
-                acc = np.int64(sums[index, c])
-                logits_out[at + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
-        elif keeps and adds:
-            for c in range(zero, size):
-                t = begin + c
-                acc, skip = np.int64(sums[index, c]), np.int64(skips[at + c])
-                skip_out[at + c] = _requantize(
-                    acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high
-                )
-        elif keeps:
-            for c in range(zero, size):
-                t = begin + c
-                acc = np.int64(sums[index, c])
-                skip_out[at + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
-        elif adds:
-            for c in range(zero, size):
-                t = begin + c
-                acc, skip = np.int64(sums[index, c]), np.int64(skips[at + c])
-                code_out[place + c] = _requantize(
-                    acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high
-                )
-        else:
-            for c in range(zero, size):
-                t = begin + c
-                acc = np.int64(sums[index, c])
-                code_out[place + c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
-        if keeps and codes:
-            for c in range(zero, size):
-                kept = np.int64(skip_out[at + c])
-                code_out[place + c] = _requantize(
-                    kept, none, code_multiplier, none, code_addend, code_shift, code_low, code_high
-                )
+        at, place = np.uintp(index * width), np.uintp(first + index * channels)
+        for c in range(np.uintp(0), np.uintp(size)):
+            out[place + c] = sums[at + c]
+
+
+@compiled
+def _store(
+    sums, count, first, places, start, channels,
+    tables, code_table, limits, skips, added, code_out, skip_out, logits_out,
+):  # fmt: skip
+    """Make the forms of one block of channels of ``count`` pixels, whose codes begin at ``places``.
+
+    ``sums`` is worked on in place, the whole tile in one loop. ``tables`` is ``_spread``; ``added`` is room for the
+    skips of a tile. Indices are unsigned: Numba would ask of each signed one whether it is negative, and nothing
+    would be vectorized.
+    """
+    width = _width(channels, start)
+    size = min(width, channels - start)
+    begin, zero, end = np.uintp(start * _TILE_PIXELS), np.uintp(0), np.uintp(count * width)
+    multiplier, skip_multiplier, addend, shift = tables[0], tables[1], tables[2], tables[3]
+    low, high, none = limits[0], limits[1], np.int64(0)
+    dense = first * channels + start
+    if skips.size > 0:
+        for index in range(count):
+            at, place = np.uintp(index * width), np.uintp(dense + index * channels)
+            for c in range(zero, np.uintp(size)):
+                added[at + c] = skips[place + c]
+        for c in range(zero, end):
+            t = begin + c
+            acc, skip = np.int64(sums[c]), np.int64(added[c])
+            sums[c] = _requantize(acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high)
+    else:
+        for c in range(zero, end):
+            t = begin + c
+            acc = np.int64(sums[c])
+            sums[c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
+    if logits_out.size > 0:
+        _copy(sums, count, width, size, channels, dense, logits_out)
+    if skip_out.size > 0:
+        _copy(sums, count, width, size, channels, dense, skip_out)
+        if code_out.size > 0:
+            m, b, s, code_low, code_high = code_table[0], code_table[2], code_table[3], limits[2], limits[3]
+            for c in range(zero, end):
+                kept = np.int64(sums[c])
+                sums[c] = _requantize(kept, none, m, none, b, s, code_low, code_high)
+    if code_out.size > 0:
+        for index in range(count):
+            at, place = np.uintp(index * width), np.uintp(places[index] + start)
+            for c in range(zero, np.uintp(size)):
+                code_out[place + c] = sums[at + c]
 
 
 @compiled
@@ -111,7 +137,9 @@ def convolve(
     pixels = images * out_height * out_width
     origins = np.empty(_TILE_PIXELS, np.int64)
     places = np.empty(_TILE_PIXELS, np.int64)
-    sums = np.empty((_TILE_PIXELS, _BLOCK_CHANNELS), np.int32)
+    sums = np.empty(_TILE_PIXELS * _BLOCK_CHANNELS, np.int32)
+    added = np.zeros(_TILE_PIXELS * _BLOCK_CHANNELS, np.int16)
+    tables = _spread(table, channels)
     for first in range(0, pixels, _TILE_PIXELS):
         count = min(_TILE_PIXELS, pixels - first)
         for index in range(_TILE_PIXELS):
@@ -120,15 +148,14 @@ def convolve(
             places[index] = _place(pixel, target, out_height, out_width)
         start = 0
         while start < channels:
-            vectors = 2 if channels - start > _LANES else 1
-            stop = min(start + vectors * _LANES, channels)
+            width = _width(channels, start)
             first_weight = start * rows * runs * tiles.RUN_BYTES
-            _multiply_tile(codes, origins, row_pitch, rows, runs, weights, first_weight, vectors, sums)
+            _multiply_tile(codes, origins, row_pitch, rows, runs, weights, first_weight, width // _LANES, sums)
             _store(
-                sums, count, first, places, start, stop, channels,
-                table, code_table, limits, skips, code_out, skip_out, logits_out,
+                sums, count, first, places, start, channels,
+                tables, code_table, limits, skips, added, code_out, skip_out, logits_out,
             )  # fmt: skip
-            start = stop
+            start += width
 
 
 @compiled
@@ -150,13 +177,29 @@ def unfold(codes, shape, source, kernel, first, columns):
 @compiled
 def store_sums(sums, first, shape, target, table, code_table, limits, skips, code_out, skip_out, logits_out):
     """Make the output of pixels from ``first`` on from their accumulators (pixels, channels), any number type."""
-    places = np.empty(sums.shape[0], np.int64)
-    for index in range(places.size):
-        places[index] = _place(first + index, target, shape[1], shape[2])
-    _store(
-        sums, places.size, first, places, 0, shape[3], shape[3],
-        table, code_table, limits, skips, code_out, skip_out, logits_out,
-    )  # fmt: skip
+    channels = shape[3]
+    pixels = sums.shape[0]
+    places = np.empty(_TILE_PIXELS, np.int64)
+    part = np.zeros(_TILE_PIXELS * _BLOCK_CHANNELS, np.int32)
+    flat = sums.reshape(-1)
+    added = np.zeros(_TILE_PIXELS * _BLOCK_CHANNELS, np.int16)
+    tables = _spread(table, channels)
+    for tile in range(0, pixels, _TILE_PIXELS):
+        count = min(_TILE_PIXELS, pixels - tile)
+        for index in range(count):
+            places[index] = _place(first + tile + index, target, shape[1], shape[2])
+        start = 0
+        while start < channels:
+            width = _width(channels, start)
+            for index in range(count):
+                at, place = np.uintp(index * width), np.uintp((tile + index) * channels + start)
+                for c in range(np.uintp(0), np.uintp(min(width, channels - start))):
+                    part[at + c] = flat[place + c]
+            _store(
+                part, count, first + tile, places, start, channels,
+                tables, code_table, limits, skips, added, code_out, skip_out, logits_out,
+            )  # fmt: skip
+            start += width
 
 
 @compiled
@@ -164,21 +207,27 @@ def sum_windows(codes, shape, source, kernel, target, table, code_table, limits,
     """Make the output of an average pooling. ``kernel``: row pitch, column pitch, height, width."""
     channels = shape[3]
     places = np.empty(1, np.int64)
-    sums = np.empty((1, channels), np.int32)
+    sums = np.empty(_BLOCK_CHANNELS, np.int32)
+    added = np.zeros(_BLOCK_CHANNELS, np.int16)
+    tables = _spread(table, channels)
     for pixel in range(shape[0] * shape[1] * shape[2]):
         origin = _place(pixel, source, shape[1], shape[2])
-        sums[:] = 0
-        for row in range(kernel[2]):
-            for column in range(kernel[3]):
-                start = origin + row * kernel[0] + column * kernel[1]
-                part = codes[start : start + channels]
-                for channel in range(channels):
-                    sums[0, channel] += np.int32(part[channel])
         places[0] = _place(pixel, target, shape[1], shape[2])
-        _store(
-            sums, 1, pixel, places, 0, channels, channels,
-            table, code_table, limits, skips, code_out, skip_out, logits_out,
-        )  # fmt: skip
+        first = 0
+        while first < channels:
+            width = _width(channels, first)
+            sums[:] = 0
+            for row in range(kernel[2]):
+                for column in range(kernel[3]):
+                    start = origin + row * kernel[0] + column * kernel[1] + first
+                    part = codes[start : start + min(width, channels - first)]
+                    for channel in range(part.size):
+                        sums[channel] += np.int32(part[channel])
+            _store(
+                sums, 1, pixel, places, first, channels,
+                tables, code_table, limits, skips, added, code_out, skip_out, logits_out,
+            )  # fmt: skip
+            first += width
 
 
 @compiled

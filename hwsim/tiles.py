@@ -50,12 +50,13 @@ def portable_tile(codes, origins, row_pitch, rows, runs, weights, first_weight, 
         From ``first_weight`` on in order (row, group of four bytes, channel of the block, byte).
     vectors : int
         The block has ``LANES * vectors`` channels.
-    sums : ndarray of int32, shape (TILE_PIXELS, BLOCK_CHANNELS)
+    sums : ndarray of int32, one dimension
+        (window, channel of the block).
     """
     channels = LANES * vectors
-    sums[:] = 0
     for pixel in range(TILE_PIXELS):
-        total = sums[pixel, :channels]
+        total = sums[pixel * channels : (pixel + 1) * channels]
+        total[:] = 0
         index = first_weight
         for row in range(rows):
             source = origins[pixel] + row * row_pitch
@@ -134,7 +135,7 @@ def _byte_product_tile(vectors):
         sums_base = builder.bitcast(arrays[7], byte.as_pointer())
         for pixel in range(TILE_PIXELS):
             for place in range(vectors):
-                at = constant(4 * (pixel * BLOCK_CHANNELS + place * LANES))
+                at = constant(4 * LANES * (pixel * vectors + place))
                 pointer = builder.bitcast(builder.gep(sums_base, [at], source_etype=byte), vector.as_pointer())
                 builder.store(builder.load(totals[pixel][place]), pointer, align=4)
         return context.get_dummy_value()

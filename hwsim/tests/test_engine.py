@@ -81,7 +81,7 @@ def test_forms_and_dtypes(network):
     assert stored["block2_shortcut", "skip"].min() < 0
 
 
-SKIP = "np.int64(skips[at + c])"
+SKIP = "np.int64(added[c])"
 
 
 def made_and_images():
@@ -99,10 +99,9 @@ def made_and_images():
         ("backends", ("transpose(1, 2, 0, 3).ravel()", "transpose(2, 1, 0, 3).ravel()")),
         ("backends", ("-(-row_bytes // RUN_BYTES)])", "row_bytes // RUN_BYTES])")),
         ("fused", ("max(out[channel], part[channel])", "min(out[channel], part[channel])")),
-        ("fused", ("sums[0, channel] += np.int32(part[channel])", "sums[0, channel] = np.int32(part[channel])")),
-        ("fused", (f"{SKIP}\n                skip_out", f"{SKIP} - 1\n                skip_out")),
-        ("fused", (f"{SKIP}\n                code_out", f"{SKIP} - 1\n                code_out")),
-        ("fused", ("kept = np.int64(skip_out[at + c])", "kept = np.int64(sums[index, c])")),
+        ("fused", ("sums[channel] += np.int32(part[channel])", "sums[channel] = np.int32(part[channel])")),
+        ("fused", (SKIP, f"{SKIP} - 1")),
+        ("fused", ("kept = np.int64(sums[c])", "kept = np.int64(sums[c]) + 1")),
         ("fused", ("out_width) * layout[2] + layout[3]", "out_width) * layout[2]")),
     ],
 )  # fmt: skip

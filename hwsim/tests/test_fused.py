@@ -93,9 +93,9 @@ def test_a_tile_is_the_dot_products(vectors):
         for origin in origins.tolist()
     ]
     for multiply in (tiles.multiply_tile, tiles.portable_tile):
-        sums = np.full((tiles.TILE_PIXELS, tiles.BLOCK_CHANNELS), -1, np.int32)
+        sums = np.full(tiles.TILE_PIXELS * tiles.BLOCK_CHANNELS, -1, np.int32)
         multiply(*operands, sums)
-        assert (sums[:, :channels] == wanted).all()
+        assert (sums[: tiles.TILE_PIXELS * channels].reshape(-1, channels) == wanted).all()
 
 
 PROGRAM = """
