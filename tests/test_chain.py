@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.changed_file import flipped
 
 pytestmark = pytest.mark.slow
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 SIX = ["W8A8", "W6A6", "W4A4", "W2A2", "mixed-1", "mixed-2"]
 
 
@@ -147,6 +149,18 @@ def test_a_network_that_does_not_fit_is_refused(
     assert bitswitch.main(["verilog", "--network", network, "--lanes", "5", "--out", str(tmp_path / "rtl")]) == 2
     assert "lanes must be a power of two, not 5" in capsys.readouterr().err
     assert not (tmp_path / "rtl").exists()
+
+
+def test_the_readme_in_python(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bitswitch.FOLDER.mkdir(parents=True)
+    shutil.copy(trained / bitswitch.NETWORK, bitswitch.FOLDER / bitswitch.NETWORK)
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        names: dict[str, Any] = {}
+        exec(block, names)
+        assert names["layer"].planes.shape == (4, *names["layer"].weights.shape)
+    assert re.match(r"exact|displaced", capsys.readouterr().out)
 
 
 def test_folds_count_every_image_once(tmp_path: Path) -> None:
