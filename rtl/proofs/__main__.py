@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from rtl.proofs.catalog import all_proofs
-from rtl.proofs.proof import Proof
-from rtl.proofs.solver import MissingToolError, Verdict, require_tools, solve
+from rtl.proofs.catalog import Claim, all_proofs
+from rtl.proofs.solver import MissingToolError, require_tools
 
 PROVED, REFUTED = "PASS", "FAIL"
 
@@ -28,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no proof has a name that contains {' or '.join(options.names)}")
     if options.list:
         for proof in proofs:
-            print(f"{proof.name} ({reach(proof)}): {proof.claim}")
+            print(f"{proof.name} ({proof.reach}): {proof.claim}")
         return 0
     try:
         require_tools()
@@ -42,35 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def reach(proof: Proof) -> str:
-    """Return how far the proof reaches, in words."""
-    return f"the first {proof.depth} cycles" if proof.bounded else f"unbounded, k = {proof.depth}"
-
-
-def prove(proof: Proof, folder: Path) -> Verdict:
-    """Return the verdict on the claim."""
-    mode = "bmc" if proof.bounded else "prove"
-    return solve(proof.rtlil(), folder / proof.name, mode=mode, depth=proof.depth, cells=proof.cells)
-
-
-def refute(proof: Proof, folder: Path) -> Iterator[Verdict]:
-    """Yield the verdict on each mutant."""
-    depth = proof.mutant_depth or proof.depth
-    for index, mutant in enumerate(proof.mutants):
-        place = folder / f"{proof.name}.mutant_{index}"
-        yield solve(proof.rtlil(mutant), place, mode="bmc", depth=depth, cells=proof.cells)
-
-
-def run(proof: Proof, folder: Path, *, mutants: bool) -> bool:
+def run(proof: Claim, folder: Path, *, mutants: bool) -> bool:
     """Run one proof and its mutants, say how it went, and return whether all is as it must be."""
     started = time.monotonic()
-    verdict = prove(proof, folder)
-    refuted = [other.status == REFUTED for other in refute(proof, folder)] if mutants else []
+    verdict = proof.prove(folder)
+    refuted = [other.status == REFUTED for other in proof.refute(folder)] if mutants else []
     seconds = time.monotonic() - started
     holds = verdict.status == PROVED and all(refuted)
     said = "proved" if verdict.status == PROVED else f"NOT PROVED ({verdict.status})"
     killed = f", {sum(refuted)} of {len(refuted)} mutants refuted" if mutants else ""
-    print(f"{proof.name:44} {said}, {reach(proof)}{killed}, {seconds:.0f} s", flush=True)
+    print(f"{proof.name:44} {said}, {proof.reach}{killed}, {seconds:.0f} s", flush=True)
     if not holds:
         print(f"  {proof.claim}\n  see {folder / proof.name}", flush=True)
         for line in verdict.log.splitlines():

@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
 from rtl.proofs import (
     accumulate_step,
     array_column,
     bus,
+    dot_product,
     requantizer,
     result_buffer,
     rotate,
     weight_loader,
     weight_switch,
 )
-from rtl.proofs.proof import Proof
+from rtl.proofs.solver import Verdict
 
-MODULES = (weight_switch, weight_loader, requantizer, rotate, result_buffer, accumulate_step, array_column, bus)
+MODULES = (
+    weight_switch,
+    weight_loader,
+    array_column,
+    accumulate_step,
+    dot_product,
+    requantizer,
+    rotate,
+    result_buffer,
+    bus,
+)
 
 
-def all_proofs() -> tuple[Proof, ...]:
+class Claim(Protocol):
+    """What can be proved; see ``Proof``."""
+
+    name: str
+    claim: str
+    mutants: tuple[object, ...]
+
+    @property
+    def reach(self) -> str:
+        """How far the proof reaches, in words."""
+
+    def prove(self, folder: Path) -> Verdict:
+        """Return the verdict on the claim."""
+
+    def refute(self, folder: Path) -> Iterable[Verdict]:
+        """Return the verdict on each mutant."""
+
+
+def all_proofs() -> tuple[Claim, ...]:
     """Return every proof, in the order in which they are run."""
     return tuple(proof for module in MODULES for proof in module.PROOFS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rtl.proofs.bench import Bench
+from rtl.proofs.solver import Verdict, solve
 
 CARRY_CELLS = "+/ecp5/cells_sim.v"
 """Models of ECP5 cells that come with Yosys."""
@@ -68,6 +70,23 @@ class Proof:
     def rtlil(self, mutant: Mutant | None = None) -> str:
         """Return the claim about the unit, or about a mutant of it, in the language of Yosys."""
         return self.state(self.component if mutant is None else mutated(self.component, mutant)).rtlil()
+
+    @property
+    def reach(self) -> str:
+        """How far the proof reaches, in words."""
+        return f"the first {self.depth} cycles" if self.bounded else f"unbounded, k = {self.depth}"
+
+    def prove(self, folder: Path) -> Verdict:
+        """Return the verdict on the claim."""
+        mode = "bmc" if self.bounded else "prove"
+        return solve(self.rtlil(), folder / self.name, mode=mode, depth=self.depth, cells=self.cells)
+
+    def refute(self, folder: Path) -> Iterator[Verdict]:
+        """Yield the verdict on each mutant."""
+        depth = self.mutant_depth or self.depth
+        for index, mutant in enumerate(self.mutants):
+            place = folder / f"{self.name}.mutant_{index}"
+            yield solve(self.rtlil(mutant), place, mode="bmc", depth=depth, cells=self.cells)
 
 
 def mutated(component: type, mutant: Mutant) -> type:
