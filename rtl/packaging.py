@@ -7,16 +7,22 @@ from typing import Any
 
 from hwsim import spec
 
-LINT_WAIVERS: Mapping[str, str] = {
-    "CASEINCOMPLETE": "The generator writes a default before the case.",
-    "DECLFILENAME": "One file holds all modules.",
-    "PROCASSINIT": "Registers have initial values beside their reset, as FPGAs do.",
-    "SYMRSVDWORD": "An instance is called switch.",
-    "UNUSEDSIGNAL": "Intermediate results keep bits that nothing reads.",
-    "WIDTHEXPAND": "Operands are extended by the language's rules, which the generator relies on.",
-    "WIDTHTRUNC": "The generator writes ! of a vector for a comparison with 0.",
-}
-"""Rules of ``verilator -Wall`` that generated Verilog breaks -> why that is harmless."""
+LINT_WAIVERS: Sequence[tuple[str, str | None, str]] = (
+    ("CASEINCOMPLETE", None, "The generator writes a default before the case."),
+    ("DECLFILENAME", None, "One file holds all modules."),
+    ("PROCASSINIT", None, "Registers have initial values beside their reset, as FPGAs do."),
+    ("SYMRSVDWORD", None, "An instance is called switch."),
+    ("UNUSEDSIGNAL", None, "Intermediate results keep bits that nothing reads."),
+    ("WIDTHEXPAND", None, "Operands are extended by the language's rules, which the generator relies on."),
+    ("WIDTHTRUNC", "Logical operator LOGNOT expects 1 bit*", "The generator writes ! of a vector for = 0."),
+    (
+        "WIDTHTRUNC",
+        "Operator ASSIGNW expects * bits on the Assign RHS, but Assign RHS's SHIFTR*",
+        "A shift right is as wide as what it shifts.",
+    ),
+)
+"""(rule of ``verilator -Wall`` that generated Verilog breaks, messages it is waived for or None for all, why that is
+harmless)."""
 
 
 def instance(name: str, ports: Sequence[Mapping[str, Any]]) -> str:
@@ -75,6 +81,7 @@ targets:
 def waivers(name: str) -> str:
     """Return a Verilator configuration that waives ``LINT_WAIVERS`` for ``<name>.v``."""
     lines = ["`verilator_config"]
-    for rule, reason in LINT_WAIVERS.items():
-        lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}.v"']
+    for rule, message, reason in LINT_WAIVERS:
+        match = "" if message is None else f' -match "{message}"'
+        lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}.v"{match}']
     return "\n".join([*lines, ""])

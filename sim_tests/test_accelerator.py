@@ -30,6 +30,7 @@ from hwsim.random_network import (
 from hwsim.timing import image_timing
 from rtl.activation_streamer import ActivationStreamer
 from rtl.drain import Drain
+from rtl.max_pool import MaxPool
 from rtl.weight_loader import WeightLoader
 from sim_tests import accelerator, harness, simulate
 from sim_tests.design import Design, from_component
@@ -82,8 +83,31 @@ def tiny_machine(network: Network) -> Machine:
     )
 
 
-TINY_NETWORK = random_network(9, STANDARD, (1, 5, 5), (Convolution(channels=4), Residual(channels=6, stride=2)))
-TINY_MACHINE = tiny_machine(TINY_NETWORK)
+NESTED = (
+    Convolution(channels=4),
+    Convolution(channels=4),
+    Convolution(channels=4, skip="conv2"),
+    Convolution(channels=4, skip="conv1"),
+    Residual(channels=6, stride=2),
+    MaximumPool(stride=1),
+)
+"""Two skip codes alive at once, a projected add, overlapping pooling windows."""
+
+NESTED_NETWORK = random_network(9, STANDARD, (1, 5, 5), NESTED)
+NESTED_MACHINE = machine_for(
+    [NESTED_NETWORK],
+    Machine(
+        weight_widths=STANDARD,
+        activation_widths=STANDARD,
+        lanes=8,
+        columns=4,
+        banks=2,
+        requantizers=1,
+        weight_port_bits=16,
+        strip_pixels=4,
+    ),
+)
+"""Banks of more lanes than are requantized at once, and strips so short that the accumulators' hazard counts."""
 OTHER_WIDTH_SETS = [widths for widths in CATALOG.values() if widths != STANDARD] + [WidthSet((5, 3, 1))]
 
 
@@ -157,7 +181,7 @@ def test_a_reset_in_the_middle_of_a_layer_leaves_nothing_behind(interrupt_cycles
 
 
 @pytest.mark.parametrize(
-    "memory", sorted(requirements(SMALL_NETWORK, TINY_MACHINE, standard_assignments(SMALL_NETWORK)))
+    "memory", sorted(requirements(SMALL_NETWORK, NESTED_MACHINE, standard_assignments(SMALL_NETWORK)))
 )
 def test_a_program_too_large_is_refused_before_anything_is_built(memory, monkeypatch):
     monkeypatch.setattr(accelerator, "build", None)
@@ -185,8 +209,8 @@ def test_a_changed_weight_in_the_load_stream_is_noticed(monkeypatch):
         assert comparison.first is not None and comparison.first.tensor == SMALL_NETWORK.layers[0].name
 
 
-MUTATION = Signal(4, name="mutation")
-"""Input port of the tiny machine that chooses which one thing is wrong with it; 0 is none."""
+MUTATION = Signal(5, name="mutation")
+"""Input port of the small machine that chooses which one thing is wrong with it; 0 is none."""
 
 MUTATIONS = {
     "sign of the skip code": (Drain, "layer.skip_is_signed", "choose(1, layer.skip_is_signed, ~layer.skip_is_signed)"),
@@ -207,6 +231,24 @@ MUTATIONS = {
         "self.result_address.eq(first.result_address)",
         "self.result_address.eq(choose(6, first.result_address, 0))",
     ),
+    "place of the skip code": (
+        Drain,
+        'layer.skip_start + skip_offset["now"] + channel_group),\n        ]',
+        'choose(7, layer.skip_start, 0) + skip_offset["now"] + channel_group),\n        ]',
+    ),
+    "lanes of a code": (Drain, "(written.lane_run == lane_run)", "(choose(8, written.lane_run, 0) == lane_run)"),
+    "hazard of the accumulators": (
+        ActivationStreamer,
+        "aged = age >= self.hazard_cycles - 1",
+        "aged = age >= choose(9, self.hazard_cycles - 1, 1)",
+    ),
+    "row stride": (
+        ActivationStreamer,
+        'after["y"].eq(current["y"] + Mux(row_ends, layer.stride, 0))',
+        'after["y"].eq(current["y"] + Mux(row_ends, choose(10, layer.stride, 1), 0))',
+    ),
+    "carry between the groups of a slot": (MaxPool, "((a == b) & carry)", "((a == b) & choose(11, carry, 0))"),
+    "first tap of a pooling window": (MaxPool, "Mux(first, 0, held)", "Mux(choose(12, first, 0), 0, held)"),
 }
 
 
@@ -216,7 +258,7 @@ def choose(number: int, right: object, wrong: object) -> Value:
 
 @functools.cache
 def design_with_mutations() -> Design:
-    """Return the tiny machine with all mutations built in: one build serves them all."""
+    """Return the small machine with all mutations built in: one build serves them all."""
     edits: dict[type, list[tuple[str, str]]] = {}
     for component, right, wrong in MUTATIONS.values():
         edits.setdefault(component, []).append((right, wrong))
@@ -230,27 +272,27 @@ def design_with_mutations() -> Design:
             namespace = {"__name__": f"{module.__name__}_mutant", "choose": choose}
             exec(compile(source, f"{module.__name__} mutant", "exec"), namespace)
             patch.setattr(rtl.accelerator, component.__name__, namespace[component.__name__])
-        return from_component(rtl.accelerator.Accelerator(TINY_MACHINE), "tiny_accelerator", [MUTATION])
+        return from_component(rtl.accelerator.Accelerator(NESTED_MACHINE), "accelerator_with_mutations", [MUTATION])
 
 
-def tiny(mutation: int) -> tuple[SimulationResult, np.ndarray]:
-    images = random_images(TINY_NETWORK.image_shape, 2, seed=5)
+def run_mutation(number: int) -> tuple[SimulationResult, np.ndarray]:
+    images = random_images(NESTED_NETWORK.image_shape, 2, seed=5)
     result = simulate.simulate(
-        TINY_NETWORK,
-        TINY_MACHINE,
-        standard_assignments(TINY_NETWORK)[1:],
+        NESTED_NETWORK,
+        NESTED_MACHINE,
+        standard_assignments(NESTED_NETWORK)[1:],
         images,
         idle=0.2,
         stall=0.2,
         design=design_with_mutations(),
-        inputs={"mutation": mutation},
+        inputs={"mutation": number},
         max_cycles=500_000,
     )
     return result, images
 
 
-def test_a_tiny_machine():
-    result, images = tiny(0)
+def test_nested_adds_on_a_narrow_machine():
+    result, images = run_mutation(0)
     assert check(result, images) > 1_000
 
 
@@ -268,8 +310,8 @@ def test_a_tiny_machine_of_another_width_set(widths):
 
 @pytest.mark.parametrize("number", range(1, len(MUTATIONS) + 1), ids=list(MUTATIONS))
 def test_a_wrong_accelerator_is_caught(number):
-    result, images = tiny(number)
-    with pytest.raises(AssertionError, match=r"codes? differs?|, conv1\n"):
+    result, images = run_mutation(number)
+    with pytest.raises(AssertionError, match=r"codes? differs?|A\d, \w+\n|were never written"):
         check(result, images)
 
 
