@@ -851,6 +851,7 @@ def _demo(options: argparse.Namespace) -> Result:
 
     clock = _Clock()
     checkpoint, path = options.out / CHECKPOINT, options.out / NETWORK
+    options.out.mkdir(parents=True, exist_ok=True)
     _step(1, "train one network for all widths, on handwritten digits")
     trained = _trained(options, checkpoint)
     print(_accuracy_table([("float32", trained.float_accuracy), *_named(trained.accuracies)]))

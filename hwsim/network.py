@@ -156,6 +156,8 @@ class WeightLayer:
 
     def __post_init__(self) -> None:
         check_bits(self.stored_bits, f"layer {self.name}: the stored width")
+        if not isinstance(self.relu, bool):
+            raise TypeError(f"layer {self.name}: relu must be True or False, not {self.relu!r}")
         if self.switch_rule not in SWITCH_RULES:
             known = " or ".join(SWITCH_RULES)
             raise ValueError(f"layer {self.name}: the switch rule must be {known}, not {self.switch_rule!r}")
@@ -262,6 +264,9 @@ Layer: TypeAlias = Conv2d | Linear | AveragePool2d | MaxPool2d
 
 
 def _check_window(name: str, kernel: tuple[int, int], stride: int, padding: int) -> None:
+    for value in (*kernel, stride, padding):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"layer {name}: kernel, stride and padding must be integers, not {value!r}")
     if min(kernel) < 1 or stride < 1:
         raise ValueError(f"layer {name}: kernel and stride must be at least 1, not {kernel} and {stride}")
     if not 0 <= padding < min(kernel):

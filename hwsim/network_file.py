@@ -246,7 +246,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         ("spec_version", spec.SPEC_VERSION, (spec.SPEC_VERSION,)),
     ):
         theirs = content.get(key)
-        if theirs not in readable:
+        if type(theirs) is not int or theirs not in readable:
             told = key.upper()
             raise ValueError(f"{path}: was written for {told} {theirs}, and this is {told} {ours}; export it again")
     return content, tensors
@@ -257,8 +257,8 @@ def _failures(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -
     expected = content.get("tensor_sha256")
     if not isinstance(expected, dict):
         return (METADATA,)
-    # A tensor without a checksum is one too many, and one without data is missing: _network names both.
-    failures += [name for name, value in expected.items() if name in tensors and _sha256(tensors[name]) != value]
+    # A checksum without a tensor is not looked at here: _network names the tensor that is missing.
+    failures += [name for name, array in tensors.items() if expected.get(name) != _sha256(array)]
     return tuple(failures)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from hwsim import spec
 
-WEIGHT_BITS_STORED_MAX = spec.MAX_BITS
-
 
 def check_bits(bits: object, what: str) -> int:
     """Return ``bits`` as an int, or raise if it is not a width of 1 .. 8.
@@ -46,6 +44,8 @@ class WidthSet:
     widths: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.widths, Iterable):
+            raise TypeError(f"a width set must be made of several widths, not {self.widths!r}")
         widths = tuple(check_bits(bits, "a width") for bits in self.widths)
         if not widths:
             raise ValueError("a width set must name at least one width")
@@ -95,11 +95,6 @@ class WidthSet:
 
     def __str__(self) -> str:
         return "{" + ", ".join(str(bits) for bits in self.widths) + "}"
-
-
-def union(sets: Iterable[WidthSet]) -> WidthSet:
-    """Return the set of all widths of ``sets``."""
-    return WidthSet(tuple({bits for widths in sets for bits in widths}))
 
 
 CATALOG: dict[str, WidthSet] = {

@@ -285,3 +285,9 @@ def test_the_switch_rule_survives_and_needs_version_2(network, path, tmp_path):
     rewrite(path, lambda content: content["layers"][0].update(switch_rule="up"))
     with pytest.raises(ValueError, match="the switch rule must be round or floor, not 'up'"):
         load(path)
+
+
+def test_a_tensor_without_a_checksum_fails(path):
+    content, tensors = network_file._read(path)
+    content["tensor_sha256"] = {}
+    assert set(network_file._failures(content, tensors)) == {network_file.METADATA, *tensors}

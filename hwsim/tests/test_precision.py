@@ -1,7 +1,7 @@
 import pytest
 
 from hwsim import spec
-from hwsim.precision import CATALOG, WidthSet, check_bits, union
+from hwsim.precision import CATALOG, WidthSet, check_bits
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,6 @@ def test_catalog(name, widths):
             widths.require(bits, "the weight width")
 
 
-def test_union():
-    assert union([WidthSet((8, 4)), WidthSet((4, 2))]) == WidthSet((8, 4, 2))
+def test_one_width_alone_is_no_set():
+    with pytest.raises(TypeError, match="a width set must be made of several widths, not 5"):
+        WidthSet(5)  # type: ignore[arg-type]
