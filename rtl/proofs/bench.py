@@ -10,7 +10,7 @@ from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cat, Const, Fragment, Module, ResetSignal, Signal, Value, ValueLike, unsigned
-from amaranth.hdl._ast import Assign, Statement, Switch, _StatementList
+from amaranth.hdl._ast import Assign, Slice, Statement, Switch, _StatementList
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 
@@ -119,10 +119,19 @@ class Bench:
             value = self.locals.get(id(origin), {}).get(name)
             if isinstance(value, Value):
                 return value
-        found = {id(signal): signal for signal in signals_of(fragment) if signal.name == name}
+        return self.signal(path)
+
+    def signal(self, path: str) -> Signal:
+        """Return the signal of that own name inside a component."""
+        *modules, name = path.split(".")
+        found = {id(signal): signal for signal in signals_of(self._fragment(modules)) if signal.name == name}
         if len(found) != 1:
             raise ValueError(f"{path} must be one signal, not {len(found)}")
         return next(iter(found.values()))
+
+    def part(self, path: str) -> Any:
+        """Return the component at ``path``."""
+        return next(origin for origin in self._fragment(path.split(".")).origins or () if hasattr(origin, "signature"))
 
     def view(self, path: str) -> Any:
         """Return the structure whose fields are in the variable at ``path``."""
@@ -135,6 +144,27 @@ class Bench:
         fsm = self._fragment(path.split(".")).find_generated("fsm")
         return Cat(fsm.state == fsm.encoding[state] for state in states).any()
 
+    def delay_line(self, bit: Value) -> tuple[list[Value], Value]:
+        """Return the registers that ``bit`` has gone through, the last one first, and what went in."""
+        registers: list[Value] = []
+        while True:
+            signal, at = bit_of(bit)
+            found = [
+                (domain, statement.rhs)
+                for fragment in all_fragments(self.fragments.values())
+                for domain, statements in fragment.statements.items()
+                for statement in statements
+                if isinstance(statement, Assign) and statement.lhs is signal
+            ]
+            if len(found) != 1:
+                return registers, bit
+            domain, source = found[0]
+            if not isinstance(source, (Signal, Slice)):
+                return registers, bit
+            if domain != "comb":
+                registers.append(bit)
+            bit = source[at]
+
     def stored(self, path: str, address: ValueLike) -> Signal:
         """Return the word at ``address`` of the memory at ``path``, as it is in this cycle."""
         memory = self._fragment(path.split("."))
@@ -145,14 +175,18 @@ class Bench:
         memory.read_port(domain="comb", addr=at, data=word, en=Const(1, 1), transparent_for=())
         return word
 
-    def free(self, path: str) -> Signal:
-        """Cut whatever drives the signal at ``path``: it may take any value in any cycle. Return it."""
-        signal = self.internal(path)
+    def free(self, path: str) -> Any:
+        """Cut whatever drives a variable or member of a component: it may take any value in any cycle. Return it."""
+        *modules, name = path.split(".")
+        member = getattr(self.part(".".join(modules)), name, None)
+        value = self.internal(path) if member is None else member
+        signal = Value.cast(value)
         assert isinstance(signal, Signal), f"{path} is not a signal"
         for fragment in list(all_fragments(self.fragments.values())):
             for domain, statements in fragment.statements.items():
                 fragment.statements[domain] = without(statements, signal)
-        return self._expose(signal, path.replace(".", "__"))
+        self._expose(signal, path.replace(".", "__"))
+        return value
 
     def rtlil(self) -> str:
         """Return the top in the language of Yosys."""
@@ -194,6 +228,15 @@ def signals_of(fragment: Fragment) -> Iterator[Signal]:
     for statements in fragment.statements.values():
         yield from statements._lhs_signals()
         yield from statements._rhs_signals()
+
+
+def bit_of(value: Value) -> tuple[Value, int]:
+    """Return the signal that a bit is from, and which one it is."""
+    at = 0
+    while isinstance(value, Slice):
+        at += value.start
+        value = value.value
+    return value, at
 
 
 def without(statements: _StatementList, signal: Signal) -> _StatementList:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rtl.proofs import (
+    accelerator,
     accumulate_step,
     array_column,
     bus,
@@ -29,6 +30,7 @@ MODULES = (
     rotate,
     result_buffer,
     bus,
+    accelerator,
 )
 
 

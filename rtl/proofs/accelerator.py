@@ -1,0 +1,155 @@
+"""Proofs of what the engines of the machine promise each other: nobody uses a buffer that is not there.
+
+The whole accelerator, with the descriptors cut: a layer may be anything, but stays what it is while engines work on it.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Signal, Value
+
+from rtl.accelerator import Accelerator
+from rtl.activation_streamer import ActivationStreamer
+from rtl.drain import Drain, output_latency
+from rtl.leaves.memory import TwoCycleMemory
+from rtl.proofs.bench import Bench
+from rtl.proofs.machine import SMALL
+from rtl.proofs.proof import Mutant, Proof
+from rtl.requantizer import Requantizer
+from rtl.sequencer import Sequencer
+from rtl.weight_feeder import WeightFeeder
+
+
+def total(values) -> Value:
+    """Return how many of the bits are set."""
+    return sum(Value.cast(value) for value in values)
+
+
+def keeps_banks(component):
+    """Accumulator banks: taken by the streamer, ready after the last word of a job, released by the drain."""
+    bench = Bench(component(SMALL))
+    layer = bench.free("dut.sequencer.layer")
+    m, dut = bench.m, bench.component
+    used, ready, job_ends = (bench.internal(f"dut.{name}") for name in ("used", "ready", "job_ends"))
+    streamer, drain = bench.part("dut.activation_streamer"), bench.part("dut.drain")
+    ends = bench.view("dut.activation_streamer.step").ends_job
+    running, this_pass = (bench.view(f"dut.activation_streamer.{name}") for name in ("running", "this_pass"))
+    plane, first_step = (bench.internal(f"dut.weight_feeder.{name}") for name in ("plane", "first_step"))
+
+    # Tiles and layers may come at any time, logits too: more than the machine ever does.
+    bench.free("dut.weight_feeder.tile_ready")
+    bench.free("dut.sequencer.layer_start")
+    feeds = ~bench.in_state("dut.weight_feeder", "IDLE")
+    bench.assume((layer.passes >= 1) & (layer.passes <= 8))
+    bench.assume(~bench.past(feeds) | (layer.passes == bench.past(layer.passes)))
+
+    # A job is open from its first pass to its last word; then it travels through array and accumulator.
+    open_job = Signal()
+    with m.If(streamer.bank_take):
+        m.d.sync += open_job.eq(1)
+    with m.Elif(ends):
+        m.d.sync += open_job.eq(0)
+    travelling, begin = bench.delay_line(job_ends[0])
+    assert len(travelling) == streamer.LATENCY + dut.array.LATENCY + dut.accumulator.LATENCY
+    bench.check(begin == ends, "a bank is ready as soon as its last word can be read")
+    bench.check(used == ready + total(travelling) + open_job, "a bank is used by one job, until it is released")
+    bench.check(used <= 2, "no more banks used than there are")
+    bench.implies(streamer.bank_take, used != 2, "a bank that is taken is free")
+    bench.implies(drain.bank_release, ready != 0, "a bank that is released is ready")
+    drains = bench.in_state("dut.drain", "BEGIN GROUP", "READ TABLE", "TABLE ARRIVES", "STREAM")
+    bench.implies(drains, ready != 0, "a bank that is drained is ready")
+
+    # Which pass comes next, and why no job begins within another.
+    begins_job = (plane == 0) & first_step
+    ending = running & this_pass.last_of_job
+    bench.implies(running, open_job, "only open jobs run")
+    bench.implies(feeds, begins_job == (~open_job | ending), "a job begins when the one before is over, or ending")
+    bench.implies(~feeds, ~open_job | ending, "no job is left open")
+    bench.implies(feeds, plane < layer.passes, "plane")
+    bench.implies(streamer.bank_take, ~open_job, "no job begins within another")
+
+    # The bank that is written and the bank that is drained.
+    write_bank = bench.internal("dut.activation_streamer.accumulator_bank")
+    drain_bank = bench.internal("dut.drain.bank")
+    finished = ready + total(travelling)
+    bench.check(write_bank == drain_bank ^ finished[0], "banks take turns")
+    bench.implies(running & drains, write_bank != drain_bank, "nothing is written where it is drained")
+    return bench
+
+
+def keeps_barriers(component):
+    """Image and result halves: an image runs when it is there and its result has a place, and not otherwise."""
+    bench = Bench(component(SMALL))
+    bench.free("dut.sequencer.layer")
+    # A descriptor may take any time to fetch, an image any geometry, and a bank may always be ready.
+    bench.free("dut.sequencer.words_left")
+    bench.free("dut.image_loader.geometry")
+    bench.free("dut.drain.bank_ready")
+    sequencer, drain, pool = (bench.part(f"dut.{name}") for name in ("sequencer", "drain", "max_pool"))
+    results, images = bench.internal("dut.result_buffer.used"), bench.internal("dut.image_loader.ready")
+    laid_out = bench.internal("dut.image_loader.laid_out")
+
+    works = bench.in_state("dut.sequencer", "FETCH", "LAYER")
+    in_layer = bench.in_state("dut.sequencer", "LAYER")
+    lays_out = bench.in_state("dut.image_loader", "WAIT ROW", "LAY OUT", "SETTLE")
+    bench.check(results <= 2, "no more result halves used than there are")
+    bench.implies(~bench.in_state("dut.result_buffer", "IDLE"), results != 0, "only what is there is sent")
+    bench.implies(sequencer.result_done, results != 2, "a result that is done has its half")
+    bench.implies(works, results != 2, "a result half is kept free while an image runs")
+    bench.check(images + lays_out <= 2, "no more images laid out than there is room for")
+    bench.implies(laid_out, images != 2, "an image that is laid out has its half")
+    bench.implies(works, images != 0, "an image is kept while it runs")
+    bench.implies(sequencer.image_release, images != 0, "an image that is released is there")
+
+    # Engines work only within a layer, one of them at a time, and logits arrive before it is done.
+    drains, pools = ~bench.in_state("dut.drain", "IDLE"), ~bench.in_state("dut.max_pool", "IDLE")
+    bench.check(in_layer == (drains | pools), "a layer lasts as long as its engine works")
+    bench.check(~(drains & pools), "one engine at a time")
+    bench.implies(drain.done, drains, "drain done")
+    bench.implies(pool.done, pools, "pool done")
+    stages = [f"arrived_{cycle}" for cycle in range(1, TwoCycleMemory.LATENCY + 1)]
+    stages += [f"first_{cycle}" for cycle in range(1, Requantizer.LATENCY + 1)]
+    settle = bench.internal("dut.drain.settle")
+    settles = bench.in_state("dut.drain", "SETTLE")
+    for stage, name in enumerate(stages, start=1):
+        valid = bench.signal(f"dut.drain.{name}")[0]
+        bench.implies(
+            valid, drains & (~settles | (settle > output_latency() - stage)), f"written in time, stage {stage}"
+        )
+    bench.implies(settles, settle <= output_latency(), "settle")
+    bench.implies(drain.result_enable, in_layer & (results != 2), "logits are written to a half that is free")
+    return bench
+
+
+PROOFS = (
+    Proof(
+        "accelerator.keeps_banks",
+        "the two accumulator banks: taken only when free, ready only when their last word is stored, drained and "
+        "released only when ready, never written while they are drained; whatever the layers",
+        Accelerator,
+        keeps_banks,
+        depth=3,
+        mutant_depth=24,
+        mutants=(
+            Mutant("streamer.bank_free.eq(used != 2)", "streamer.bank_free.eq(1)"),
+            Mutant("drain.bank_ready.eq(ready != 0)", "drain.bank_ready.eq(used != 0)"),
+            Mutant(
+                "self.pass_ready & ~running & self.bank_free", "self.pass_ready & self.bank_free", ActivationStreamer
+            ),
+            Mutant("m.d.sync += first_step.eq(0)", "m.d.sync += first_step.eq(first_step)", WeightFeeder),
+        ),
+    ),
+    Proof(
+        "accelerator.keeps_barriers",
+        "the two image halves and the two result halves: an image runs only with its image laid out and a result half "
+        "free, both stay so until it is done, logits are written within that time; whatever the layers",
+        Accelerator,
+        keeps_barriers,
+        depth=3,
+        mutant_depth=24,
+        mutants=(
+            Mutant("self.image_ready & self.result_free", "self.result_free", Sequencer),
+            Mutant("self.start & ~layer.is_max_pool", "self.start", Drain),
+            Mutant("settle.eq(latency)", "settle.eq(0)", Drain),
+        ),
+    ),
+)
