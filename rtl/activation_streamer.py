@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim.machine import ADDRESS_LATENCY_CYCLES, SIZE_BITS, Machine
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 from rtl.rotate import rotate
@@ -174,7 +175,7 @@ class ActivationStreamer(wiring.Component):
             step.address.eq(pixel),
             step.ends_job.eq(running & last_pixel & this_pass.last_of_job),
         ]
-        m.d.comb += self.step.eq(self._delay(m, step, self.LATENCY, "step"))
+        m.d.comb += self.step.eq(delay(m, step, self.LATENCY, "step"))
 
         # Cycle 1: the units' addresses and which of them are inside. Cycle 2: each bank gets the one that lies in it.
         bank_bits = machine.banks.bit_length() - 1
@@ -190,23 +191,14 @@ class ActivationStreamer(wiring.Component):
                 running & unit.valid & (x >= 0) & (x < layer.input_width) & (y >= 0) & (y < layer.input_height)
             )
         turn = current["address"][:bank_bits] if bank_bits else None
-        turn_1 = self._delay(m, turn, 1, "turn") if bank_bits else None
+        turn_1 = delay(m, turn, 1, "turn") if bank_bits else None
         # Position u holds the unit of bank (u + turn) % banks: bank b gets position (b - turn) % banks.
         rotated = rotate(addresses, turn_1, bank_bits, backward=True)
         for bank, address in enumerate(rotated):
             m.d.sync += self.read_address[bank].eq(address)
 
-        turn_data = self._delay(m, turn_1, self.LATENCY - 1, "turn_data") if bank_bits else None
-        mask = self._delay(m, Cat(inside), self.LATENCY, "mask")
+        turn_data = delay(m, turn_1, self.LATENCY - 1, "turn_data") if bank_bits else None
+        mask = delay(m, Cat(inside), self.LATENCY, "mask")
         units = rotate([self.read_data[bank] for bank in range(machine.banks)], turn_data, bank_bits, backward=False)
         m.d.comb += [self.activations[index].eq(Mux(mask[index], unit, 0)) for index, unit in enumerate(units)]
         return m
-
-    @staticmethod
-    def _delay(m, value, cycles, name):
-        """Return ``value`` delayed by registers."""
-        for cycle in range(cycles):
-            held = Signal.like(value, name=f"{name}_{cycle + 1}")
-            m.d.sync += held.eq(value)
-            value = held
-        return value

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from hwsim.machine import LANE_BITS, SIZE_BITS, Machine
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 from rtl.requantizer import Requantizer
@@ -120,8 +121,8 @@ class Drain(wiring.Component):
         last_group = tile_groups_left == 1
 
         m.d.comb += self.table_address.eq(table_address)
-        table_arrives = self._delay(m, reading_table, TwoCycleMemory.LATENCY, "table_arrives")
-        code_table_arrives = self._delay(m, reading_code_table, TwoCycleMemory.LATENCY, "code_table_arrives")
+        table_arrives = delay(m, reading_table, TwoCycleMemory.LATENCY, "table_arrives")
+        code_table_arrives = delay(m, reading_code_table, TwoCycleMemory.LATENCY, "code_table_arrives")
         with m.If(table_arrives):
             # Entries arrive in channel order and are shifted in from the top.
             m.d.sync += tables.eq(Cat(tables.as_value()[machine.table_layout.bits :], self.table_data))
@@ -250,11 +251,11 @@ class Drain(wiring.Component):
             self.accumulator_address.eq(pixel),
             self.skip_read_address.eq(layer.skip_start + skip_offset["now"] + channel_group),
         ]
-        arrived = self._delay(m, issued, TwoCycleMemory.LATENCY, "arrived")
-        arrived_group = self._delay(m, group, TwoCycleMemory.LATENCY, "arrived_group")
+        arrived = delay(m, issued, TwoCycleMemory.LATENCY, "arrived")
+        arrived_group = delay(m, group, TwoCycleMemory.LATENCY, "arrived_group")
 
-        first = self._delay(m, arrived, Requantizer.LATENCY, "first")
-        second = self._delay(m, first, Requantizer.LATENCY, "second")
+        first = delay(m, arrived, Requantizer.LATENCY, "first")
+        second = delay(m, first, Requantizer.LATENCY, "second")
         widths = machine.requantizer
         logit_low, logit_high = spec.signed_low(spec.LOGIT_BITS), spec.signed_high(spec.LOGIT_BITS)
         low, high = Signal(signed(spec.LOGIT_BITS)), Signal(signed(spec.LOGIT_BITS))
@@ -314,7 +315,7 @@ class Drain(wiring.Component):
                 code_requantizer.low.eq(0),
                 code_requantizer.high.eq(layer.code_high),
             ]
-            direct = self._delay(m, requantizer.result[:LANE_BITS], Requantizer.LATENCY, f"direct_{lane}")
+            direct = delay(m, requantizer.result[:LANE_BITS], Requantizer.LATENCY, f"direct_{lane}")
             codes.append(Mux(layer.makes_skip, code_requantizer.result[:LANE_BITS], direct))
 
         m.d.comb += [
@@ -379,15 +380,6 @@ class Drain(wiring.Component):
                 self.code_write_data[bank].eq(Cat(word_data)),
                 self.code_write_enable[bank].eq(Cat(enable)),
             ]
-
-    @staticmethod
-    def _delay(m, value, cycles, name):
-        """Return ``value`` delayed by registers."""
-        for cycle in range(cycles):
-            held = Signal.like(value, name=f"{name}_{cycle + 1}")
-            m.d.sync += held.eq(value)
-            value = held
-        return value
 
 
 def output_latency() -> int:

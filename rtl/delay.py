@@ -1,0 +1,12 @@
+"""Registers that delay a value."""
+
+from amaranth.hdl import Module, Signal, Value
+
+
+def delay(m: Module, value: Value, cycles: int, name: str) -> Value:
+    """Return ``value`` as it was ``cycles`` cycles ago; the registers are called ``<name>_1``, ``<name>_2`` ..."""
+    for cycle in range(cycles):
+        held = Signal.like(value, name=f"{name}_{cycle + 1}")
+        m.d.sync += held.eq(value)
+        value = held
+    return value
