@@ -65,9 +65,9 @@ def arrivals(groups: list[Group], gap: float, seed: int) -> dict[str, np.ndarray
 
 
 MUTATIONS = [
-    ("self.plane & ~ripple", "self.plane"),  # wraps instead of saturating
-    ("self.plane & ~ripple", "0"),  # rounds down
-    ("[carry.eq(~0), ", "["),  # the bipolar sign is not inverted
+    ("~self.plane, self.plane &", "0, self.plane &"),  # wraps instead of saturating
+    ("Mux(read_rounds, ripple, 0)", "0"),  # rounds down
+    ("ones | kept_ones", "ones"),  # the bipolar sign is not inverted
 ]
 
 
