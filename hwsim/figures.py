@@ -82,7 +82,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _picture(axes: Axes, values: NDArray[Any], title: str, told: str) -> None:
-    axes.imshow(values, cmap="magma", vmin=0, vmax=max(float(values.max()), 1e-9), interpolation="nearest")
+    from matplotlib import colormaps
+
+    # Coloured before it is resampled: resampled numbers have undefined values outside of the picture.
+    axes.imshow(colormaps["magma"](values / max(float(values.max()), 1e-9)), interpolation="nearest")
     axes.set_title(title, fontsize=10, color=INK)
     axes.set_xlabel(told, fontsize=7.5, color=FAINT)
     axes.set_xticks([])
