@@ -23,6 +23,9 @@ CHECKPOINT = "checkpoint.safetensors"
 NETWORK = "network.safetensors"
 FIGURE = "demo.png"
 
+RANDOM_NETWORK = "resnet20"
+"""Named instead of a file: a ResNet-20 of random weights, whose cycles and sizes are those of a trained one."""
+
 Result: TypeAlias = tuple[dict[str, Any], int]
 """What --json writes, and the exit status."""
 
@@ -184,9 +187,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_machine(simulate)
 
-    estimate = verb("estimate", _estimate, "Count what a network takes: storage, weight traffic, cycles.")
+    estimate = verb(
+        "estimate",
+        _estimate,
+        "Count what a network takes: storage, memory traffic, cycles layer by layer. The network may also be resnet20, "
+        "with random weights.",
+    )
     _add_network(estimate)
     _add_machine(estimate)
+    estimate.add_argument("--clock-mhz", type=_positive, metavar="F", help="tell images/s and latency at this clock")
+    estimate.add_argument("--figure", type=Path, metavar="FILE.png", help="draw roofline, layers and memory traffic")
 
     demo = verb("demo", _demo, "Run the whole chain on handwritten digits, and print one table.")
     _add_training(demo)
@@ -248,6 +258,8 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lanes", type=_at_least(1), metavar="R", help="activations of 8 bits summed in a cycle")
     parser.add_argument("--columns", type=_at_least(1), metavar="C", help="output channels computed at once")
+    parser.add_argument("--requantizers", type=_at_least(1), metavar="N", help="accumulators requantized in a cycle")
+    parser.add_argument("--strip-pixels", type=_at_least(1), metavar="N", help="output pixels accumulated at once")
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -261,6 +273,16 @@ def _at_least(low: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
 
 
 def _widths(text: str) -> Any:
@@ -658,7 +680,22 @@ def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths:
         activation_widths or default,
         Machine.lanes if options.lanes is None else options.lanes,
         Machine.columns if options.columns is None else options.columns,
+        **{name: value for name, value in vars(options).items() if name in _SIZES and value is not None},
     )
+
+
+_SIZES = ("requantizers", "strip_pixels")
+
+
+def _network(options: argparse.Namespace) -> Any:
+    """Return the network of a verb that needs no trained one."""
+    from hwsim import network_file
+    from hwsim.precision import CATALOG
+    from hwsim.random_network import resnet20
+
+    if str(options.network) == RANDOM_NETWORK and not options.network.exists():
+        return resnet20(1, CATALOG["8-6-4-2"])
+    return network_file.load(options.network, ignore_checksum=options.ignore_checksum)
 
 
 def _network_machine(options: argparse.Namespace, network: Any, assignments: Any) -> Any:
@@ -763,79 +800,138 @@ def _simulate_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _estimate(options: argparse.Namespace) -> Result:
-    from hwsim import estimate, network_file
+    from hwsim import estimate
     from hwsim.assignments import select_assignments
-    from hwsim.program import build
 
-    network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
+    network = _network(options)
     assignments = select_assignments(network, options.assignments)
     machine = _network_machine(options, network, assignments)
-    program = build(network, machine, assignments)
-    stored = estimate.storage(network)
-    rows = [_estimate_row(network, machine, program.assignments[one.name]) for one in assignments]
-    print(
-        f"{stored.weights:,} weights: {_kibibytes(stored.stored_once_bits)} stored once, "
-        f"{_kibibytes(stored.model_per_width_bits)} as one model per width, {_kibibytes(stored.float_bits)} "
-        f"as float32; {_kibibytes(program.table_bits)} of requantizer tables for {len(rows)} assignments"
-    )
-    print(f"{estimate.macs(network):,} MACs an image, on {machine.lanes} lanes x {machine.columns} columns:")
-    print(
-        _table(
-            ("assignment", "average weight bits", "weight bits read", "cycles an image", "MACs a cycle", "utilization"),
-            (
-                (
-                    row["assignment"],
-                    f"{row['average_weight_bits']:.2f}",
-                    f"{row['weight_bits_read']:,}",
-                    f"{row['cycles_per_image']:,}",
-                    f"{row['macs_per_cycle']:.1f}",
-                    f"{100 * row['utilization']:.0f} %",
-                )
-                for row in rows
-            ),
-        )
-    )
+    kept = estimate.ways_of_keeping(network, machine, assignments)
+    estimates = [estimate.estimate(network, machine, assignment) for assignment in assignments]
+    print(_keeping_table(kept, len(assignments)))
+    print(f"\n{estimate.macs(network):,} MACs an image, on {machine.lanes} lanes x {machine.columns} columns:")
+    print(_estimate_table(network, estimates, options.clock_mhz))
+    print("\ncycles, and share of the array's peak at the layer's own widths:")
+    print(_layers_table(estimates))
     report = {
         "network": str(options.network),
         "spec_version": _spec_version(),
         "machine": machine.to_json(),
         "memory_bits": machine.memory_bits,
-        "storage": _storage_report(stored),
-        "table_bits": program.table_bits,
+        "storage": _storage_report(estimate.storage(network)),
+        "table_bits": kept[0].table_bits,
+        "ways_of_keeping": [{**vars(way), "total_bits": way.total_bits} for way in kept],
         "macs": estimate.macs(network),
-        "rows": rows,
+        "clock_mhz": options.clock_mhz,
+        "rows": [_estimate_row(network, found, options.clock_mhz) for found in estimates],
     }
+    if options.figure is not None:
+        from hwsim.figures import save
+        from hwsim.performance_figures import estimate_figure
+
+        save(estimate_figure(estimates), options.figure)
+        print(f"\n{options.figure}")
     return report, OK
 
 
-def _estimate_row(network: Any, machine: Any, part: Any) -> dict[str, Any]:
-    from hwsim import estimate
-    from hwsim.timing import image_timing
+def _keeping_table(kept: Sequence[Any], assignments: int) -> str:
+    once = kept[0]
+    return _table(
+        ("weights kept as", "weights", f"tables of {assignments} assignments", "parameters", "all", "against once"),
+        (
+            (
+                way.name,
+                _kibibytes(way.weight_bits),
+                _kibibytes(way.table_bits),
+                _kibibytes(way.parameter_bits),
+                _kibibytes(way.total_bits),
+                f"{way.total_bits / once.total_bits:.2f}",
+            )
+            for way in kept
+        ),
+    )
 
-    assignment = part.assignment
-    timing = image_timing(machine, part)
-    layers = []
-    for layer in timing.layers:
-        ideal = estimate.ideal_cycles(network, machine, assignment, layer.name)
-        layers.append(
-            {
-                "layer": layer.name,
-                "widths": str(assignment.layers[layer.name]),
-                "cycles": layer.cycles,
-                "array_cycles": layer.array_cycles,
-                "utilization": round(ideal / layer.cycles, 4),
-            }
-        )
-    ideal = sum(estimate.ideal_cycles(network, machine, assignment, layer.name) for layer in timing.layers)
-    return {
-        "assignment": assignment.name,
-        "average_weight_bits": round(assignment.average_weight_bits, 4),
-        "weight_bits_read": estimate.weight_bits_read(network, assignment),
-        "cycles_per_image": timing.cycles,
-        "macs_per_cycle": round(estimate.macs(network) / timing.cycles, 3),
-        "utilization": round(ideal / timing.cycles, 4),
+
+def _estimate_table(network: Any, estimates: Sequence[Any], clock_mhz: float | None) -> str:
+    from hwsim.estimate import weight_bits_read
+
+    heading = ["assignment", "average weight bits", "cycles an image", "with its load", "MACs a cycle", "utilization"]
+    heading += ["weight bits read", "by the machine", "activation bits moved"]
+    rows = []
+    for found in estimates:
+        traffic = found.traffic
+        row = [
+            found.assignment.name,
+            f"{found.assignment.average_weight_bits:.2f}",
+            f"{found.cycles:,}",
+            f"{found.latency_cycles:,}",
+            f"{found.macs_per_cycle:.1f}",
+            f"{100 * found.utilization:.1f} %",
+            f"{weight_bits_read(network, found.assignment):,}",
+            f"{traffic.weight_bits:,}",
+            f"{traffic.activation_bits_read + traffic.activation_bits_written:,}",
+        ]
+        if clock_mhz is not None:
+            clock_hz = clock_mhz * 1e6
+            row += [f"{found.images_per_s(clock_hz):,.0f}", f"{found.latency_s(clock_hz) * 1e6:,.0f}"]
+            row += [f"{found.macs_per_s(clock_hz) / 1e9:.2f}"]
+        rows.append(row)
+    if clock_mhz is not None:
+        heading += [f"images/s at {clock_mhz:g} MHz", "latency us", "GMAC/s"]
+    return _table(heading, rows)
+
+
+def _layers_table(estimates: Sequence[Any]) -> str:
+    heading = ["layer", "MACs"]
+    for found in estimates:
+        heading += [found.assignment.name, ""]
+    rows = []
+    for layers in zip(*(found.layers for found in estimates), strict=True):
+        row = [layers[0].name, f"{layers[0].macs:,}"]
+        for layer in layers:
+            row += [f"{layer.cycles:,}", f"{100 * layer.utilization:.0f} %" if layer.macs else ""]
+        rows.append(row)
+    return _table(heading, rows)
+
+
+def _estimate_row(network: Any, found: Any, clock_mhz: float | None) -> dict[str, Any]:
+    from hwsim.estimate import weight_bits_read
+
+    layers = [
+        {
+            "layer": layer.name,
+            "widths": layer.widths,
+            "macs": layer.macs,
+            "cycles": layer.cycles,
+            "array_cycles": layer.array_cycles,
+            "weight_port_cycles": layer.weight_port_cycles,
+            "requantizer_cycles": layer.requantizer_cycles,
+            "bound": layer.bound,
+            "utilization": round(layer.utilization, 4),
+            "macs_per_weight_bit": round(layer.macs_per_weight_bit, 3),
+            "traffic": vars(layer.traffic),
+        }
+        for layer in found.layers
+    ]
+    row = {
+        "assignment": found.assignment.name,
+        "average_weight_bits": round(found.assignment.average_weight_bits, 4),
+        "weight_bits_read": weight_bits_read(network, found.assignment),
+        "cycles_per_image": found.cycles,
+        "interval_cycles": found.interval_cycles,
+        "image_load_cycles": found.image_load_cycles,
+        "latency_cycles": found.latency_cycles,
+        "macs_per_cycle": round(found.macs_per_cycle, 3),
+        "utilization": round(found.utilization, 4),
+        "traffic": vars(found.traffic),
         "layers": layers,
     }
+    if clock_mhz is not None:
+        clock_hz = clock_mhz * 1e6
+        row["images_per_s"] = round(found.images_per_s(clock_hz), 2)
+        row["latency_us"] = round(found.latency_s(clock_hz) * 1e6, 2)
+        row["gmacs_per_s"] = round(found.macs_per_s(clock_hz) / 1e9, 4)
+    return row
 
 
 def _kibibytes(bits: int) -> str:

@@ -1,4 +1,4 @@
-"""The figure of the demo. Matplotlib is imported when it is drawn."""
+"""The figure of the demo, and the style of all figures. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _accuracy(axes: Axes, rows: Sequence[Mapping[str, Any]], float_accuracy: flo
     bottom = low - 1.5
     axes.set_ylim(bottom, 100 + 0.1 * (100 - bottom))
     axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 100])
-    _label(axes, "accuracy and time", "cycles per image, measured", "test accuracy, %")
+    label(axes, "accuracy and time", "cycles per image, measured", "test accuracy, %")
 
 
 def _weights_read(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -125,7 +125,7 @@ def _weights_read(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(f"{value:.1f}", (value, place), xytext=(-3, 0), textcoords="offset points", **_INSIDE)
     axes.set_yticks(places, [row["assignment"] for row in rows])
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    _label(axes, "weights, all switched once", "KiB", "")
+    label(axes, "weights, all switched once", "KiB", "")
 
 
 _INSIDE: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8, "color": "white"}
@@ -149,10 +149,11 @@ def _storage(axes: Axes, storage: Mapping[str, Any]) -> None:
             fontsize=8,
             color=INK,
         )
-    _label(axes, "keeping the weights", "", "KiB")
+    label(axes, "keeping the weights", "", "KiB")
 
 
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
+def label(axes: Axes, title: str, x: str, y: str) -> None:
+    """Write title and names of the axes in the style of all figures."""
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlabel(x, fontsize=8.5, color=INK)
     axes.set_ylabel(y, fontsize=8.5, color=INK)

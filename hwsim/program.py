@@ -431,7 +431,33 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
         assignments=parts,
         weight_rows=weight_rows,
         tables=tuple(tables),
-        image=_image_fields(network, machine),
+        image=image_fields(network, machine),
+    )
+
+
+def describe(network: Network, machine: Machine, assignment: Assignment) -> AssignmentProgram:
+    """Return the descriptors of one assignment alone, quickly: no tables, no weights, and none of their addresses.
+
+    They are enough for ``timing`` and ``estimate``, which the tables and the values of the weights do not change.
+
+    Raises
+    ------
+    ValueError
+        If the assignment is of another network, or a width or a size does not fit the machine.
+    """
+    if assignment.network is not network:
+        raise ValueError(f"assignment {assignment.name} is of another network")
+    _check_widths(machine, assignment)
+    _check_sizes(network)
+    places, _ = place_tensors(network, machine, assignment)
+    starts = {layer.name: 0 for layer in network}
+    return AssignmentProgram(
+        assignment=assignment,
+        slot=0,
+        requantizers={},
+        places=places,
+        layers=tuple(_layer_fields(network, machine, assignment, layer, places, 0) for layer in network),
+        tiles=tuple(_tiles_fields(network, machine, assignment, layer, starts) for layer in network),
     )
 
 
@@ -803,7 +829,7 @@ def _tiles_fields(
     }
 
 
-def _image_fields(network: Network, machine: Machine) -> dict[str, int]:
+def image_fields(network: Network, machine: Machine) -> dict[str, int]:
     """Return the geometry record for the image loader and the result buffer."""
     first = network.layer(network.readers(IMAGE)[0])
     kernel, stride, padding = window(network, first)

@@ -99,12 +99,20 @@ def test_an_unknown_assignment_is_refused(trained: Path, capsys: pytest.CaptureF
 
 
 def test_estimate_is_consistent(trained: Path, tmp_path: Path) -> None:
-    report = report_of(tmp_path, "estimate", trained / bitswitch.NETWORK)
+    drawn = tmp_path / "new" / "estimate.png"
+    report = report_of(
+        tmp_path, "estimate", trained / bitswitch.NETWORK, "--clock-mhz", 100, "--figure", drawn, "--strip-pixels", 32
+    )
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert report["machine"]["strip_pixels"] == 32
     assert [row["assignment"] for row in report["rows"]] == SIX
     assert report["storage"]["stored_once_bits"] == 8 * report["storage"]["weights"]
     for row in report["rows"]:
         assert row["cycles_per_image"] == sum(layer["cycles"] for layer in row["layers"])
         assert 0 < row["utilization"] < 1
+        assert row["images_per_s"] == pytest.approx(1e8 / row["interval_cycles"], rel=1e-4)
+        assert row["latency_us"] == pytest.approx((row["cycles_per_image"] + row["image_load_cycles"]) / 100)
+        assert row["weight_bits_read"] <= row["traffic"]["weight_bits"]
     cycles = [row["cycles_per_image"] for row in report["rows"][:4]]
     assert cycles == sorted(cycles, reverse=True)
     assert report["rows"][0]["weight_bits_read"] == report["storage"]["stored_once_bits"]

@@ -54,6 +54,8 @@ def test_every_verb_has_help_and_json(verb: str, capsys: pytest.CaptureFixture[s
         (("train", "--folds", "1"), "argument --folds: must be at least 2, not 1"),
         (("demo", "--images", "many"), "argument --images: must be an integer, not 'many'"),
         (("verify", "--json"), "argument --json: expected one argument"),
+        (("estimate", "--clock-mhz", "0"), "argument --clock-mhz: must be above 0, not 0"),
+        (("estimate", "--clock-mhz", "fast"), "argument --clock-mhz: must be a number, not 'fast'"),
         (("verify", "a", "b"), "unrecognized arguments: b"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import bitswitch
 from hwsim import network_file
 from hwsim.assignments import standard_assignments
+from hwsim.estimate import COMMAND_CYCLES, estimate
 from hwsim.timing import image_timing
 from sim_tests import simulate
 
@@ -33,6 +34,13 @@ def test_every_stored_tensor_of_real_images_with_idle_and_back_pressure(trained:
         timing = image_timing(result.program.machine, result.program.assignments[name])
         for layer in timing.layers:
             assert result.cycles[name][layer.name].tolist() == [layer.cycles] * IMAGES, f"{name}, {layer.name}"
+        found = estimate(network, result.program.machine, result.program.assignments[name].assignment)
+        for layer in found.layers:
+            assert result.cycles[name][layer.name].tolist() == [layer.cycles] * IMAGES, f"{name}, {layer.name}"
+        assert found.cycles == timing.cycles and COMMAND_CYCLES == simulate.COMMAND_CYCLES
+        assert (
+            result.weight_planes_read[name] * result.program.machine.weight_port_bits == found.traffic.weight_bits
+        ).all()
         counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
         assert result.elapsed_cycles[name].tolist() == counted.tolist(), name
         assert len(np.unique(result.predictions[name])) > 3

@@ -1,16 +1,22 @@
-"""Storage and weight traffic against counts made by hand."""
+"""Estimates against counts made by hand, against built programs, and against what the hardware counted."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwsim import estimate, spec
+from hwsim.assignments import select_assignments, standard_assignments, uniform_assignments
 from hwsim.machine import Machine
 from hwsim.network import Assignment, BatchNorm, Conv2d, Linear, Network, OutputScales, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
+from hwsim.program import build, fit_machine
+from hwsim.random_network import SMALL, random_network, resnet20
+from hwsim.timing import image_load_cycles, image_timing
 
 
 def _batch_norm(channels: int) -> BatchNorm:
@@ -119,3 +125,89 @@ def test_ideal_cycles_follow_the_widths_of_each_layer(weight_bits: int, activati
     assignment = uniform_assignment(network, weight_bits, activation_bits)
     assert estimate.ideal_cycles(network, machine, assignment, "conv0") == 4 * 4 * 9 * 16 / rate
     assert estimate.ideal_cycles(network, machine, assignment, "stem") == 4 * 9 * 16 / 16
+
+
+def _machine(widths: WidthSet, **options: int) -> Machine:
+    return Machine(weight_widths=widths, activation_widths=widths, lanes=16, columns=8, **options)
+
+
+@pytest.mark.parametrize("widths", CATALOG.values(), ids=CATALOG)
+def test_cycles_and_weight_traffic_are_the_built_programs(widths: WidthSet) -> None:
+    network = random_network(3, widths, (2, 8, 8), SMALL)
+    assignments = standard_assignments(network)
+    machine = fit_machine(network, assignments, _machine(widths))
+    program = build(network, machine, assignments)
+    for assignment in assignments:
+        found = estimate.estimate(network, machine, assignment)
+        timing = image_timing(machine, program.assignments[assignment.name])
+        assert [(layer.name, layer.cycles, layer.array_cycles) for layer in found.layers] == [
+            (layer.name, layer.cycles, layer.array_cycles) for layer in timing.layers
+        ]
+        assert found.cycles == timing.cycles
+        assert found.image_load_cycles == image_load_cycles(machine, program.image)
+        assert found.traffic.weight_bits == program.weight_bits_read(assignment.name)
+        assert found.macs == estimate.macs(network)
+    assert estimate.table_bits(network, machine, assignments) == program.table_bits
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_traffic_of_a_layer_counted_by_hand(bits: int) -> None:
+    # 4 channels in 1 unit of 4 lanes, 9 taps; 16 pixels in 2 strips; 4 channels in one tile of 8 columns.
+    network = chain(WidthSet((8, 4)), 1)
+    machine = _machine(WidthSet((8, 4)), strip_pixels=8)
+    found = estimate.estimate(network, machine, uniform_assignment(network, bits))
+    layer = found.layers[1]
+    assert layer.name == "conv0"
+    per_lane = 8 // bits
+    indices = 9 * 8  # channels are padded to what fills a unit at the narrowest slot
+    plane_bits = indices * 8
+    units = 9 * 2 // per_lane
+    assert layer.traffic == estimate.Traffic(
+        weight_bits=plane_bits * (8 if bits == 8 else 5),
+        staged_bits=plane_bits * bits,
+        array_weight_bits=plane_bits * bits * 2,
+        activation_bits_read=bits * 16 * units * 32,
+        activation_bits_written=16 * 2 * 32,  # 8 bits for the head
+        table_bits=2 * 4 * machine.table_layout.bits,
+    )
+    assert layer.weight_port_cycles == layer.traffic.weight_bits // 32
+    assert layer.requantizer_cycles == 16
+    assert layer.array_cycles == bits * 16 * -(-units // 4)
+    assert layer.bound == "array"
+    assert layer.macs == 4 * 4 * 9 * 16 and layer.peak_macs_per_cycle == 16 * 8 * per_lane / bits
+    assert layer.utilization == layer.ideal_cycles / layer.cycles
+
+
+def test_time_follows_the_clock() -> None:
+    network = chain(WidthSet((8, 4)), 1)
+    found = estimate.estimate(network, _machine(WidthSet((8, 4))), uniform_assignment(network, 4))
+    assert found.interval_cycles == found.cycles + 1 > found.image_load_cycles
+    assert found.latency_cycles == found.cycles + found.image_load_cycles
+    assert found.images_per_s(1e6) * found.interval_cycles == pytest.approx(1e6)
+    assert found.latency_s(1e6) == pytest.approx(found.latency_cycles / 1e6)
+    assert found.macs_per_s(2e6) == pytest.approx(2e6 * found.macs / found.interval_cycles)
+
+
+def test_ways_of_keeping_count_tables_everywhere_and_parameters_with_float_weights() -> None:
+    network = chain(WidthSet((8, 4, 2)), 1)
+    machine, assignments = _machine(WidthSet((8, 4, 2))), uniform_assignments(network)
+    stored = estimate.storage(network)
+    once, apart, real = estimate.ways_of_keeping(network, machine, assignments)
+    # Entries of 2 layers of 4 channels and one of 5, in groups of 4, and one entry more for each.
+    tables = 3 * (4 + 1 + 4 + 1 + 8 + 1) * machine.table_layout.bits
+    assert once.total_bits == stored.stored_once_bits + tables
+    assert apart.total_bits == stored.model_per_width_bits + tables
+    assert real.total_bits == stored.float_bits + stored.parameter_bits + tables
+
+
+def test_cycles_of_resnet20_are_those_counted_in_verilog() -> None:
+    measured = json.loads((Path(__file__).resolve().parents[2] / "benchmarks" / "utilization.json").read_text())
+    machine = Machine.from_json(measured["machine"])
+    network = resnet20(1, CATALOG["8-6-4-2"])
+    assert set(measured["simulated"]) == {"W8A8", "W2A2"}
+    for name, simulated in measured["simulated"].items():
+        (assignment,) = select_assignments(network, name)
+        found = estimate.estimate(network, machine, assignment)
+        assert found.cycles == simulated["cycles"]
+        layers = {row["layer"]: row["cycles"] for row in measured["rows"] if row["assignment"] == name}
+        assert {layer.name: layer.cycles for layer in found.layers}.items() <= layers.items()
