@@ -47,7 +47,14 @@ def memory_shapes(machine: Machine) -> dict[str, list[tuple[int, int, int]]]:
     return {
         "weights": [(port, machine.weight_words, port)],
         "staging": [(port, 2 * machine.staging_words, port)],
-        "tables": [(machine.table_layout.bits, machine.table_words, machine.table_layout.bits)],
+        "tables": [
+            (machine.table_layout.bits, machine.table_words, machine.table_layout.bits),
+            (
+                machine.requantizer.skip_multiplier_bits,
+                machine.skip_table_words,
+                machine.requantizer.skip_multiplier_bits,
+            ),
+        ],
         "activations": [(machine.unit_bits, machine.activation_words, granule)] * machine.banks,
         "skip": [(skip, machine.skip_words, skip)],
         "image": [

@@ -31,7 +31,7 @@ from hwsim.requantize import RequantizerFormat
 LANE_BITS = 8
 LOAD_WORD_BITS = 32
 
-LOAD_TARGETS: Mapping[str, int] = {"weights": 0, "tables": 1, "layers": 2, "tiles": 3, "image": 4}
+LOAD_TARGETS: Mapping[str, int] = {"weights": 0, "tables": 1, "layers": 2, "tiles": 3, "image": 4, "skip_tables": 5}
 """Memories that the load port fills, and their number in a packet header."""
 
 LOAD_TARGET_BITS = 4
@@ -136,12 +136,12 @@ class Machine:
         Width of an accumulator, signed.
     requantizer : RequantizerFormat
         Widths of M, K, B and S.
-    weight_words, staging_words, table_words, activation_words, skip_words, image_words, raw_image_words, layer_slots,
-    result_words : int
+    weight_words, staging_words, table_words, skip_table_words, activation_words, skip_words, image_words,
+    raw_image_words, layer_slots, result_words : int
         Depths of the memories: weight planes (words of ``weight_port_bits``), switched planes of one tile (there are
-        two), requantizer entries, activation words, skip words of ``requantizers`` codes, laid out image words (there
-        are two images), words of ``image_channels`` bytes of the raw image, layers of all resident assignments,
-        result words of ``requantizers`` logits (there are two results).
+        two), requantizer entries, their skip multipliers (of layers that add only), activation words, skip words of
+        ``requantizers`` codes, laid out image words (there are two images), words of ``image_channels`` bytes of the
+        raw image, layers of all resident assignments, result words of ``requantizers`` logits (there are two results).
 
     Raises
     ------
@@ -163,6 +163,7 @@ class Machine:
     weight_words: int = 8192
     staging_words: int = 2048
     table_words: int = 1024
+    skip_table_words: int = 1024
     activation_words: int = 1024
     skip_words: int = 2048
     image_words: int = 64
@@ -289,7 +290,8 @@ class Machine:
         return {
             "weights": self.weight_words * self.weight_port_bits,
             "staging": 2 * self.staging_words * self.weight_port_bits,
-            "tables": self.table_words * self.table_layout.bits,
+            "tables": self.table_words * self.table_layout.bits
+            + self.skip_table_words * self.requantizer.skip_multiplier_bits,
             "activations": self.activation_words * self.activation_bits,
             "skip": self.skip_words * self.requantizers * spec.SKIP_BITS,
             "image": 2 * self.image_words * self.activation_bits
@@ -301,12 +303,11 @@ class Machine:
 
     @property
     def table_layout(self) -> FieldLayout:
-        """One requantizer entry; M, K and B are two's complement."""
+        """One requantizer entry without K, which is kept apart: most layers have none. M and B are two's complement."""
         widths = self.requantizer
         return FieldLayout(
             (
                 ("multiplier", widths.multiplier_bits),
-                ("skip_multiplier", widths.skip_multiplier_bits),
                 ("addend", widths.addend_bits),
                 ("shift", bits_for(widths.shift_max)),
             )
@@ -370,6 +371,7 @@ class Machine:
                 ("staging_start", self.staging_address_bits),
                 ("plane_step", self.staging_address_bits + 1),
                 ("table_start", bits_for(self.table_words - 1)),
+                ("skip_table_start", bits_for(self.skip_table_words - 1)),
                 ("channel_groups", SIZE_BITS),
                 ("adds", 1),
                 ("skip_is_signed", 1),
@@ -451,6 +453,7 @@ MEMORY_NAMES = (
     "weight_words",
     "staging_words",
     "table_words",
+    "skip_table_words",
     "activation_words",
     "skip_words",
     "image_words",

@@ -279,8 +279,8 @@ class Program:
     assignments : mapping of str to AssignmentProgram
     weight_rows : ndarray of uint8, shape (rows, weight_port_bits)
         Contents of the weight memory, one bit an element.
-    tables : tuple of int
-        Contents of the table memory.
+    tables, skip_tables : tuple of int
+        Contents of the table memory (M, B, S) and of the skip table memory (K).
     image : mapping of str to int
         Fields of ``Machine.image_layout``.
     """
@@ -290,6 +290,7 @@ class Program:
     assignments: Mapping[str, AssignmentProgram]
     weight_rows: NDArray[np.uint8]
     tables: tuple[int, ...]
+    skip_tables: tuple[int, ...]
     image: Mapping[str, int]
 
     def load_words(self) -> NDArray[np.uint32]:
@@ -302,12 +303,18 @@ class Program:
                 layer_words += _split(machine.layer_layout.pack(fields), machine.layer_layout.load_words)
             tiles += [machine.tiles_layout.pack(fields) for fields in part.tiles]
         table_words = machine.table_layout.load_words
+        skip_table_words = -(-machine.requantizer.skip_multiplier_bits // LOAD_WORD_BITS)
         tile_words = machine.tiles_layout.load_words
         packets = [
             _packet("image", _split(machine.image_layout.pack(self.image), machine.image_layout.load_words), 1),
             _packet("layers", layer_words, len(layer_words)),
             _packet("tiles", [word for tile in tiles for word in _split(tile, tile_words)], len(tiles)),
             _packet("tables", [word for table in self.tables for word in _split(table, table_words)], len(self.tables)),
+            _packet(
+                "skip_tables",
+                [word for entry in self.skip_tables for word in _split(entry, skip_table_words)],
+                len(self.skip_tables),
+            ),
             _weights_packet(self.weight_rows),
         ]
         return np.concatenate(packets)
@@ -332,7 +339,8 @@ class Program:
     @property
     def table_bits(self) -> int:
         """Bits of the requantizer tables of all resident assignments."""
-        return len(self.tables) * self.machine.table_layout.bits
+        skip_bits = len(self.skip_tables) * self.machine.requantizer.skip_multiplier_bits
+        return len(self.tables) * self.machine.table_layout.bits + skip_bits
 
     def layer_integers(self, layer_name: str, assignment_name: str) -> LayerIntegers:
         """Return codes, switched weights, planes and requantizer tables of a weight layer.
@@ -399,6 +407,7 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
 
     weight_rows, weight_starts = _pack_weights(network, machine)
     tables: list[int] = []
+    skip_tables: list[int] = []
     slot = 0
     parts: dict[str, AssignmentProgram] = {}
     for assignment in chosen:
@@ -406,10 +415,13 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
         places, _ = place_tensors(network, machine, assignment)
         layers, tiles = [], []
         for layer in network:
-            start = len(tables)
+            starts = len(tables), len(skip_tables)
             if not isinstance(layer, MaxPool2d):
-                tables += _tables(machine, requantizers[layer.name], network.shape(layer.name)[0])
-            layers.append(_layer_fields(network, machine, assignment, layer, places, start))
+                channels = network.shape(layer.name)[0]
+                tables += _tables(machine, requantizers[layer.name], channels)
+                if _adds(layer):
+                    skip_tables += _skip_tables(machine, requantizers[layer.name].primary, channels)
+            layers.append(_layer_fields(network, machine, assignment, layer, places, starts))
             tiles.append(_tiles_fields(network, machine, assignment, layer, weight_starts))
         parts[assignment.name] = AssignmentProgram(
             assignment=assignment,
@@ -431,6 +443,7 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
         assignments=parts,
         weight_rows=weight_rows,
         tables=tuple(tables),
+        skip_tables=tuple(skip_tables),
         image=image_fields(network, machine),
     )
 
@@ -456,14 +469,14 @@ def describe(network: Network, machine: Machine, assignment: Assignment) -> Assi
         slot=0,
         requantizers={},
         places=places,
-        layers=tuple(_layer_fields(network, machine, assignment, layer, places, 0) for layer in network),
+        layers=tuple(_layer_fields(network, machine, assignment, layer, places, (0, 0)) for layer in network),
         tiles=tuple(_tiles_fields(network, machine, assignment, layer, starts) for layer in network),
     )
 
 
 def requirements(network: Network, machine: Machine, assignments: Sequence[Assignment]) -> dict[str, int]:
     """Return the memory depths that a network needs on a machine of these lanes and columns, by ``MEMORY_NAMES``."""
-    weight_words = staging = table_words = activation_words = skip_words = 0
+    weight_words = staging = table_words = skip_table_words = activation_words = skip_words = 0
     for layer, rows, stored_bits in _weight_shapes(network, machine):
         weight_words += rows * tile_count(machine, layer_geometry(network, layer)) * stored_bits
     for assignment in assignments:
@@ -476,7 +489,9 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
             geometry = layer_geometry(network, layer)
             _, target_bits, _ = layer_widths(assignment, layer)
             staging = max(staging, tile_rows(machine, network, layer) * spec.planes_applied(target_bits))
-            table_words += _channel_groups(machine, geometry.output_channels) * machine.requantizers + 1
+            entries = _channel_groups(machine, geometry.output_channels) * machine.requantizers
+            table_words += entries + 1
+            skip_table_words += entries if _adds(layer) else 0
     first = next(layer for layer in network if layer.input == IMAGE)
     geometry = layer_geometry(network, first)
     _, height, width = network.image_shape
@@ -484,6 +499,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
         "weight_words": weight_words,
         "staging_words": staging,
         "table_words": table_words,
+        "skip_table_words": skip_table_words,
         "activation_words": activation_words,
         "skip_words": skip_words,
         "image_words": geometry.output_pixels * padded_channels(machine, network, first) // machine.lanes,
@@ -573,12 +589,13 @@ def place_tensors(
 ) -> tuple[dict[str, TensorPlace], tuple[int, int]]:
     """Return where every tensor lies, and how many activation and skip words that takes.
 
-    A tensor keeps its place from the layer that makes it to the last one that reads it; places are given first fit. A
-    skip code that is added for the last time gives its place to the sum's.
+    A tensor keeps its place from the layer that makes it to the last one that reads it. A layer of one tile may write
+    over what it reads for the last time, see ``_lowest_lead``. A skip code that is added for the last time gives its
+    place to the sum's. Places are chosen one after another, each so that the memory grows least.
     """
     order = {layer.name: index for index, layer in enumerate(network.layers)}
-    codes = _FirstFit()
-    skips = _FirstFit()
+    codes = _Placement()
+    skips = _Placement()
     places: dict[str, TensorPlace] = {}
     for index, layer in enumerate(network.layers):
         codes.release(index)
@@ -591,7 +608,11 @@ def place_tensors(
         if bits is not None:
             last = max(order[name] for name in network.readers(layer.name))
             words = -(-height * pitch * units // machine.banks)
-            code_start = codes.place(words, last) * machine.banks
+            lead = None
+            if layer.input != IMAGE and order[network.readers(layer.input)[-1]] == index:
+                lead = _lowest_lead(network, machine, layer, places[layer.input], units, pitch)
+            under = None if lead is None else (_known(places[layer.input].code_start) // machine.banks, lead)
+            code_start = codes.place(words, last, under) * machine.banks
         if network.adders(layer.name):
             last = max(order[name] for name in network.adders(layer.name))
             added = layer.skip if isinstance(layer, WeightLayer) else None
@@ -601,15 +622,50 @@ def place_tensors(
             else:
                 skip_start = skips.place(height * width * _channel_groups(machine, channels), last)
         places[layer.name] = TensorPlace(code_start, bits, units, pitch, skip_start)
-    return places, (codes.size, skips.size)
+    code_low, skip_low = codes.low * machine.banks, skips.low
+    moved = {
+        name: dataclasses.replace(
+            place,
+            code_start=None if place.code_start is None else place.code_start - code_low,
+            skip_start=None if place.skip_start is None else place.skip_start - skip_low,
+        )
+        for name, place in places.items()
+    }
+    return moved, (codes.size, skips.size)
 
 
-class _FirstFit:
-    """Places intervals of words, each until its last reader has run."""
+def _lowest_lead(
+    network: Network, machine: Machine, layer: Layer, source: TensorPlace, units: int, pitch: int
+) -> int | None:
+    """Return by how many words a layer's output must begin before its input to be written over it, or None.
+
+    The drain writes a strip after the array has read it for all passes; so with one tile of output channels everything
+    that strips up to k write must lie below everything that strips after k read.
+    """
+    geometry = layer_geometry(network, layer)
+    if isinstance(layer, MaxPool2d) or tile_count(machine, geometry) > 1:
+        return None
+    lead = 0
+    for first in range(machine.strip_pixels, geometry.output_pixels, machine.strip_pixels):
+        row, column = divmod(first - 1, geometry.output_width)
+        written_end = (row * pitch + column + 1) * units
+        first_row = max(0, first // geometry.output_width * geometry.stride - geometry.padding)
+        lead = max(lead, written_end - first_row * source.pitch * source.units)
+    return -(-lead // machine.banks)
+
+
+class _Placement:
+    """Places intervals of words, each until its last reader has run, from ``low`` (below 0 maybe) to ``high``."""
 
     def __init__(self) -> None:
-        self.size = 1
+        self.low = 0
+        self.high = 1
         self._placed: list[tuple[int, int, int]] = []
+
+    @property
+    def size(self) -> int:
+        """Words from the lowest to the highest ever in use."""
+        return self.high - self.low
 
     def release(self, now: int) -> None:
         """Forget intervals whose last reader ran before ``now``."""
@@ -621,15 +677,37 @@ class _FirstFit:
         self._placed[self._placed.index(kept)] = (start, kept[1], last)
         return start
 
-    def place(self, words: int, last: int) -> int:
-        """Return the start of a free interval."""
-        start = 0
-        for placed_start, placed_words, _ in sorted(self._placed):
-            if start + words <= placed_start:
-                break
-            start = max(start, placed_start + placed_words)
+    def place(self, words: int, last: int, under: tuple[int, int] | None = None) -> int:
+        """Return the start of a free interval, the one with which the memory grows least, and of those the lowest.
+
+        Parameters
+        ----------
+        words : int
+        last : int
+            Index of the last reader.
+        under : (int, int), optional
+            Start of a placed interval and a lead: the new one may overlap it if it begins that much lower or more.
+        """
+        starts = [self.low]
+        for start, size, _ in self._placed:
+            starts += [start + size, start - words]
+        if under is not None:
+            starts.append(under[0] - under[1])
+
+        def is_free(start: int) -> bool:
+            return all(
+                start + words <= other
+                or other + size <= start
+                or (under is not None and other == under[0] >= start + under[1])
+                for other, size, _ in self._placed
+            )
+
+        start = min(
+            (start for start in starts if is_free(start)),
+            key=lambda start: (max(self.high, start + words) - min(self.low, start), start),
+        )
         self._placed.append((start, words, last))
-        self.size = max(self.size, start + words)
+        self.low, self.high = min(self.low, start), max(self.high, start + words)
         return start
 
 
@@ -718,11 +796,22 @@ def _tables(machine: Machine, requantizers: LayerRequantizers, channels: int) ->
     return entries
 
 
+def _adds(layer: Layer) -> bool:
+    """Return whether a layer adds a skip code."""
+    return isinstance(layer, WeightLayer) and layer.skip is not None
+
+
+def _skip_tables(machine: Machine, requantizer: Requantizer, channels: int) -> list[int]:
+    """Return K of a layer's channels, padded to whole groups."""
+    mask = (1 << machine.requantizer.skip_multiplier_bits) - 1
+    entries = [int(requantizer.skip_multiplier[channel]) & mask for channel in range(channels)]
+    return entries + [0] * (_channel_groups(machine, channels) * machine.requantizers - channels)
+
+
 def _table(machine: Machine, requantizer: Requantizer, channel: int) -> int:
     layout = machine.table_layout
     values = {
         "multiplier": int(requantizer.multiplier[channel]),
-        "skip_multiplier": int(requantizer.skip_multiplier[channel]),
         "addend": int(requantizer.addend[channel]),
         "shift": int(requantizer.shift[channel]),
     }
@@ -735,9 +824,9 @@ def _layer_fields(
     assignment: Assignment,
     layer: Layer,
     places: Mapping[str, TensorPlace],
-    table_start: int,
+    table_starts: tuple[int, int],
 ) -> dict[str, int]:
-    """Return the descriptor of a layer."""
+    """Return the descriptor of a layer, whose entries begin at ``table_starts`` in the tables and the skip tables."""
     geometry = layer_geometry(network, layer)
     activation_bits = assignment.activation_bits(layer.name)
     reads_image = layer.input == IMAGE
@@ -788,7 +877,7 @@ def _layer_fields(
         "plane_step": rows,
         "shares_taps": pools,
         "keeps_weights": pools and machine.banks % units == 0,
-        "table_start": table_start,
+        "table_start": table_starts[0],
         "channel_groups": _channel_groups(machine, geometry.output_channels),
         "makes_skip": place.skip_start is not None,
         "makes_signed_skip": place.skip_start is not None and skip_low < 0,
@@ -800,6 +889,7 @@ def _layer_fields(
         fields["makes_logits"] = layer.makes_logits
         if layer.skip is not None:
             fields["adds"] = 1
+            fields["skip_table_start"] = table_starts[1]
             fields["skip_is_signed"] = network.skip_range(layer.skip)[0] < 0
             fields["skip_start"] = _known(places[layer.skip].skip_start)
     return {name: int(value) for name, value in fields.items()}

@@ -97,6 +97,7 @@ class Accelerator(wiring.Component):
         weights = memory("weight", machine.weight_port_bits, machine.weight_words)
         staging = memory("staging", machine.weight_port_bits, 2 * machine.staging_words)
         tables = memory("table", machine.table_layout.bits, machine.table_words)
+        skip_tables = memory("skip_table", machine.requantizer.skip_multiplier_bits, machine.skip_table_words)
         layers = memory("layer", LOAD_WORD_BITS, machine.layer_slots * machine.layer_layout.load_words)
         tiles = memory("tile", machine.tiles_layout.bits, machine.layer_slots)
         granule = machine.bank_lanes // machine.lane_runs * machine.group_bits
@@ -129,7 +130,14 @@ class Accelerator(wiring.Component):
         geometry = Signal(struct(machine.image_layout), reset_less=True)
         with m.If(load_port.image_write):
             m.d.sync += geometry.eq(load_port.image_data)
-        for target, part in (("weights", weights), ("tables", tables), ("layers", layers), ("tiles", tiles)):
+        loaded = {
+            "weights": weights,
+            "tables": tables,
+            "skip_tables": skip_tables,
+            "layers": layers,
+            "tiles": tiles,
+        }
+        for target, part in loaded.items():
             m.d.comb += [
                 part.write_address.eq(load_port.address),
                 part.write_data.eq(getattr(load_port, f"{target}_data")),
@@ -261,6 +269,8 @@ class Accelerator(wiring.Component):
             drain.accumulators.eq(accumulator.drain_data),
             tables.read_address.eq(drain.table_address),
             drain.table_data.eq(tables.read_data),
+            skip_tables.read_address.eq(drain.skip_table_address),
+            drain.skip_table_data.eq(skip_tables.read_data),
             skips.read_address.eq(drain.skip_read_address),
             drain.skip_read_data.eq(skips.read_data),
             skips.write_address.eq(drain.skip_write_address),

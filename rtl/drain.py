@@ -52,7 +52,9 @@ class Drain(wiring.Component):
     accumulators : In
         Its data, ``columns`` accumulators, two cycles later.
     table_address : Out; table_data : In
-        Requantizer tables, two cycles.
+        Requantizer tables (M, B, S), two cycles.
+    skip_table_address : Out; skip_table_data : In
+        Skip multipliers K of the layers that add, two cycles; read together with the others.
     skip_read_address : Out; skip_read_data : In
         Skip memory, two cycles; a word is ``requantizers`` codes of 8 bits.
     skip_write_address, skip_write_data, skip_write_enable : Out
@@ -76,6 +78,8 @@ class Drain(wiring.Component):
                 "accumulators": In(data.ArrayLayout(signed(machine.accumulator_bits), machine.columns)),
                 "table_address": Out(range(machine.table_words)),
                 "table_data": In(struct(machine.table_layout)),
+                "skip_table_address": Out(range(max(2, machine.skip_table_words))),
+                "skip_table_data": In(machine.requantizer.skip_multiplier_bits),
                 "skip_read_address": Out(range(machine.skip_words)),
                 "skip_read_data": In(machine.requantizers * spec.SKIP_BITS),
                 "skip_write_address": Out(range(machine.skip_words)),
@@ -109,8 +113,10 @@ class Drain(wiring.Component):
         column = {name: Signal(SIZE_BITS, name=f"column_{name}") for name in ("start", "now")}
 
         tables = Signal(data.ArrayLayout(struct(machine.table_layout), requantizers))
+        skip_multipliers = Signal(data.ArrayLayout(machine.requantizer.skip_multiplier_bits, requantizers))
         code_table = Signal(struct(machine.table_layout))
         table_address = Signal(range(machine.table_words))
+        skip_table_address = Signal.like(self.skip_table_address)
         reads_left = Signal(range(requantizers + 1))
         settle = Signal(range(64))
 
@@ -120,12 +126,17 @@ class Drain(wiring.Component):
         last_pixel = pixel == strip_pixels - 1
         last_group = tile_groups_left == 1
 
-        m.d.comb += self.table_address.eq(table_address)
+        m.d.comb += [self.table_address.eq(table_address), self.skip_table_address.eq(skip_table_address)]
         table_arrives = delay(m, reading_table, TwoCycleMemory.LATENCY, "table_arrives")
         code_table_arrives = delay(m, reading_code_table, TwoCycleMemory.LATENCY, "code_table_arrives")
         with m.If(table_arrives):
             # Entries arrive in channel order and are shifted in from the top.
-            m.d.sync += tables.eq(Cat(tables.as_value()[machine.table_layout.bits :], self.table_data))
+            m.d.sync += [
+                tables.eq(Cat(tables.as_value()[machine.table_layout.bits :], self.table_data)),
+                skip_multipliers.eq(
+                    Cat(skip_multipliers.as_value()[len(self.skip_table_data) :], self.skip_table_data)
+                ),
+            ]
         with m.If(code_table_arrives):
             m.d.sync += code_table.eq(self.table_data)
 
@@ -166,13 +177,18 @@ class Drain(wiring.Component):
             with m.State("BEGIN GROUP"):
                 m.d.sync += [
                     table_address.eq(layer.table_start + channel_group * requantizers),
+                    skip_table_address.eq(layer.skip_table_start + channel_group * requantizers),
                     reads_left.eq(requantizers - 1),
                     pixel.eq(0),
                 ]
                 m.next = "READ TABLE"
             with m.State("READ TABLE"):
                 m.d.comb += reading_table.eq(1)
-                m.d.sync += [table_address.eq(table_address + 1), reads_left.eq(reads_left - 1)]
+                m.d.sync += [
+                    table_address.eq(table_address + 1),
+                    skip_table_address.eq(skip_table_address + 1),
+                    reads_left.eq(reads_left - 1),
+                ]
                 with m.If(reads_left == 0):
                     m.next = "TABLE ARRIVES"
             with m.State("TABLE ARRIVES"):
@@ -290,7 +306,7 @@ class Drain(wiring.Component):
                 requantizer.operand.eq(accumulator),
                 requantizer.skip.eq(Mux(layer.adds, Cat(skip_code, skip_sign), 0)),
                 requantizer.multiplier.eq(tables[lane].multiplier),
-                requantizer.skip_multiplier.eq(tables[lane].skip_multiplier),
+                requantizer.skip_multiplier.eq(skip_multipliers[lane]),
                 requantizer.addend.eq(tables[lane].addend),
                 requantizer.shift.eq(tables[lane].shift),
                 requantizer.low.eq(low),

@@ -17,6 +17,7 @@ def record_bits(machine: Machine) -> dict[str, int]:
     return {
         "weights": machine.weight_port_bits,
         "tables": machine.table_layout.bits,
+        "skip_tables": machine.requantizer.skip_multiplier_bits,
         "layers": LOAD_WORD_BITS,
         "tiles": machine.tiles_layout.bits,
         "image": machine.image_layout.bits,

@@ -18,6 +18,7 @@ SMALL = Machine(
     weight_words=64,
     staging_words=16,
     table_words=8,
+    skip_table_words=8,
     activation_words=16,
     skip_words=16,
     image_words=5,
