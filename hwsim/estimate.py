@@ -106,7 +106,9 @@ def ways_of_keeping(network: Network, machine: Machine, assignments: Sequence[As
 
 def table_bits(network: Network, machine: Machine, assignments: Sequence[Assignment]) -> int:
     """Return the bits of the requantizer tables that keep some assignments resident on a machine."""
-    return requirements(network, machine, assignments)["table_words"] * machine.table_layout.bits
+    needs = requirements(network, machine, assignments)
+    skip_bits = needs["skip_table_words"] * machine.requantizer.skip_multiplier_bits
+    return needs["table_words"] * machine.table_layout.bits + skip_bits
 
 
 def _bits_of_separate_copies(network: Network, layer: WeightLayer) -> int:
@@ -389,6 +391,7 @@ def layer_traffic(machine: Machine, fields: Mapping[str, int], tiles: Mapping[st
     tile_bits = tiles["tile_rows"] * machine.weight_port_bits
     planes = spec.planes_applied(tiles["target_bits"])
     skip_bits = pixels * fields["channel_groups"] * machine.requantizers * spec.SKIP_BITS
+    entry_bits = machine.table_layout.bits + (machine.requantizer.skip_multiplier_bits if fields["adds"] else 0)
     units_fed = min(window_units, machine.banks) if fields["keeps_weights"] else window_units
     unit_rows = machine.unit_rows * machine.activations_per_lane(machine.group_bits << fields["slot_index"])
     passes = fields["tiles"] * fields["passes"]
@@ -400,5 +403,5 @@ def layer_traffic(machine: Machine, fields: Mapping[str, int], tiles: Mapping[st
         activation_bits_written=written if fields["makes_code"] else 0,
         skip_bits_read=skip_bits if fields["adds"] else 0,
         skip_bits_written=skip_bits if fields["makes_skip"] else 0,
-        table_bits=strips * fields["channel_groups"] * machine.requantizers * machine.table_layout.bits,
+        table_bits=strips * fields["channel_groups"] * machine.requantizers * entry_bits,
     )
