@@ -45,3 +45,12 @@ def compiled(function: Callable[..., Any]) -> Any:
     dispatcher = numba.njit(nogil=True)(function)
     dispatcher._cache = SourcesCache(function)
     return dispatcher
+
+
+def borrowing(function: Callable[..., Any]) -> Any:
+    """Return an inner function compiled by Numba that allocates nothing and counts no references (a decorator).
+
+    Its arrays belong to the compiled function that calls it. To count references to them takes longer than to
+    requantize a tile.
+    """
+    return numba.njit(nogil=True, _nrt=False)(function)

@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -87,6 +88,8 @@ class Engine:
         self._threads = threads or self._backend.threads or len(os.sched_getaffinity(0))
         largest = max(layout.image_bytes for layout in self._plan.layouts.values())
         self._group = max(1, GROUP_BYTES // largest)
+        self._tasks = _tasks(self._plan)
+        self._memories: list[_Memory] = []
 
     def run(self, images: NDArray[np.uint8]) -> StoredTensors:
         """Return every stored tensor, as ``engine.run``."""
@@ -126,66 +129,112 @@ class Engine:
         groups = min(-(-groups // self._threads) * self._threads, len(images))
         bounds = np.linspace(0, len(images), groups + 1).astype(int).tolist()
         size = max(stop - start for start, stop in itertools.pairwise(bounds))
-        memories = [_Memory(size) for _ in range(min(self._threads, groups))]
 
         def run_group(start: int, stop: int) -> None:
-            memory = memories.pop()
-            _run_group(self._plan, self._backend, images[start:stop], memory, keep, start)
-            memories.append(memory)
+            memory = self._memory(size)
+            _run_group(self._plan, self._tasks, self._backend, images[start:stop], memory, keep, start)
+            self._memories.append(memory)
 
-        with self._backend.session(), ThreadPoolExecutor(len(memories)) as pool:
+        with self._backend.session(), ThreadPoolExecutor(min(self._threads, groups)) as pool:
             for done in [pool.submit(run_group, *pair) for pair in itertools.pairwise(bounds)]:
                 done.result()
+
+    def _memory(self, images: int) -> _Memory:
+        """Return memory for a group of images: that of an earlier group, whose pages are there, if it is enough."""
+        try:
+            memory = self._memories.pop()
+        except IndexError:
+            return _Memory(images)
+        return memory if memory.images >= images else _Memory(images)
 
 
 class _Memory:
     """Arrays for the tensors of one group of images, used again when a tensor is not needed any more."""
 
     def __init__(self, images: int) -> None:
-        self._images = images
+        self.images = images
         self._free: dict[Any, list[NDArray[Any]]] = {}
 
     def take(self, kind: Any, per_image: int, dtype: Any) -> NDArray[Any]:
         """Return an array of zeros, or one that had the same ``kind`` before (the same border is zero there)."""
         free = self._free.setdefault(kind, [])
-        return free.pop() if free else np.zeros(self._images * per_image + OVERREAD_BYTES, dtype)
+        return free.pop() if free else np.zeros(self.images * per_image + OVERREAD_BYTES, dtype)
 
     def give(self, kind: Any, values: NDArray[Any]) -> None:
         """Take an array back."""
         self._free[kind].append(values)
 
 
+_Key: TypeAlias = tuple[str, str]
+"""(tensor, form)."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a group of images needs around one step, or around the image: arrays to take, and those to give back.
+
+    ``makes``: key, kind of array, elements of an image, dtype. ``gives``: keys not needed any more.
+    """
+
+    makes: tuple[tuple[_Key, Any, int, Any], ...]
+    gives: tuple[_Key, ...]
+
+
+def _tasks(plan: Plan) -> dict[str, _Task]:
+    """Return the task of the image and of every layer."""
+
+    def make(tensor: str, form: str) -> tuple[_Key, Any, int, Any]:
+        layout: Layout | None = plan.layouts[tensor] if form == "code" else None
+        elements = int(np.prod(plan.network.shape(tensor)))
+        size = layout.image_bytes if layout else elements
+        return (tensor, form), layout or (form, elements), size, FORM_DTYPES[form]
+
+    tasks = {IMAGE: _Task((make(IMAGE, "code"),), ())}
+    for step in plan.steps:
+        name = step.layer.name
+        gives = tuple(key for key, reader in plan.last_readers.items() if reader == name)
+        tasks[name] = _Task(tuple(make(name, form) for form in step.forms), gives)
+    return tasks
+
+
 def _run_group(
-    plan: Plan, backend: Any, images: NDArray[np.uint8], memory: _Memory, keep: Callable[..., None], start: int
+    plan: Plan,
+    tasks: Mapping[str, _Task],
+    backend: Any,
+    images: NDArray[np.uint8],
+    memory: _Memory,
+    keep: Callable[..., None],
+    start: int,
 ) -> None:
     from hwsim import fused
 
     count = len(images)
-    live: dict[tuple[str, str], tuple[Any, NDArray[Any]]] = {}
+    live: dict[_Key, tuple[Any, NDArray[Any]]] = {}
 
-    def make(tensor: str, form: str) -> NDArray[Any]:
-        layout: Layout | None = plan.layouts[tensor] if form == "code" else None
-        elements = int(np.prod(plan.network.shape(tensor)))
-        kind = layout or (form, elements)
-        values = memory.take(kind, layout.image_bytes if layout else elements, FORM_DTYPES[form])
-        live[tensor, form] = kind, values
-        return values
+    def take(task: _Task) -> dict[str, NDArray[Any]]:
+        made = {}
+        for key, kind, size, dtype in task.makes:
+            values = memory.take(kind, size, dtype)
+            live[key] = kind, values
+            made[key[1]] = values
+        return made
 
-    fused.lay_out(np.ascontiguousarray(images), plan.layouts[IMAGE].windows(), make(IMAGE, "code"))
+    image = take(tasks[IMAGE])["code"]
+    fused.lay_out(np.ascontiguousarray(images), plan.layouts[IMAGE].windows(), image)
     for step in plan.steps:
         layer = step.layer
         codes = live[layer.input, "code"][1]
         skip = getattr(layer, "skip", None)
         skips = _NONE["skip"] if skip is None else live[skip, "skip"][1]
-        made = {form: make(layer.name, form) for form in step.forms}
+        task = tasks[layer.name]
+        made = take(task)
         code_out, skip_out, logits_out = (made.get(form, nothing) for form, nothing in _NONE.items())
-        shape = step.group_shape(count)
         if isinstance(layer, MaxPool2d):
-            fused.max_windows(codes, shape, step.source, step.kernel, step.target, code_out)
+            fused.max_windows(codes, step.group_shape(count), step.source, step.kernel, step.target, code_out)
         elif isinstance(layer, AveragePool2d):
             fused.sum_windows(
                 codes,
-                shape,
+                step.group_shape(count),
                 step.source,
                 step.kernel,
                 step.target,
@@ -201,9 +250,8 @@ def _run_group(
             backend.convolve(step, codes, count, (skips, code_out, skip_out, logits_out))
         for form, values in made.items():
             keep(layer.name, form, values, start, start + count)
-        for key, reader in plan.last_readers.items():
-            if reader == layer.name:
-                memory.give(*live.pop(key))
+        for key in task.gives:
+            memory.give(*live.pop(key))
     for kind, values in live.values():
         memory.give(kind, values)
 

@@ -20,13 +20,14 @@ import numpy as np
 from numba.extending import register_jitable
 
 from hwsim import spec, tiles
-from hwsim.compilation import compiled
+from hwsim.compilation import borrowing, compiled
 
 for _function in (spec.clamp, spec.scale_accumulator, spec.requantize):
     register_jitable(_function)
 
 _requantize = spec.requantize
 _multiply_tile = tiles.multiply_tile
+_move_vector = tiles.move_vector
 _TILE_PIXELS = tiles.TILE_PIXELS
 _BLOCK_CHANNELS = tiles.BLOCK_CHANNELS
 _LANES = tiles.LANES
@@ -34,7 +35,7 @@ _LANES = tiles.LANES
 
 @compiled
 def _spread(table, channels):
-    """Return ``table`` with every entry once for each pixel of a tile: (4, blocks of (pixel, channel of the block)).
+    """Return ``table`` with every entry once for each pixel of a tile, flat: (4, blocks of (pixel, channel)).
 
     The block that begins at channel c begins at ``c * TILE_PIXELS``. Entries beyond the last channel are 0.
     """
@@ -48,25 +49,34 @@ def _spread(table, channels):
                 for channel in range(min(width, channels - start)):
                     out[entry, start * _TILE_PIXELS + pixel * width + channel] = table[entry, start + channel]
         start += width
-    return out
+    return out.ravel()
 
 
-@compiled
+@borrowing
 def _width(channels, start):
     """Return the channels of the block that begins at ``start``: those of two vectors, or of one."""
     return _BLOCK_CHANNELS if channels - start > _LANES else _LANES
 
 
-@compiled
-def _copy(sums, count, width, size, channels, first, out):
+@borrowing
+def _move(values, at, size, out, place):
+    """Copy ``size`` numbers from ``values[at]`` on to ``out[place]`` on."""
+    vectors = size // _LANES
+    for index in range(vectors):
+        offset = np.uintp(index * _LANES)
+        _move_vector(values, at + offset, out, place + offset)
+    for c in range(np.uintp(vectors * _LANES), np.uintp(size)):
+        out[place + c] = values[at + c]
+
+
+@borrowing
+def _move_tile(sums, count, width, size, channels, first, out):
     """Copy ``size`` channels of ``count`` pixels to dense values."""
     for index in range(count):
-        at, place = np.uintp(index * width), np.uintp(first + index * channels)
-        for c in range(np.uintp(0), np.uintp(size)):
-            out[place + c] = sums[at + c]
+        _move(sums, np.uintp(index * width), size, out, np.uintp(first + index * channels))
 
 
-@compiled
+@borrowing
 def _store(
     sums, count, first, places, start, channels,
     tables, code_table, limits, skips, added, code_out, skip_out, logits_out,
@@ -80,37 +90,35 @@ def _store(
     width = _width(channels, start)
     size = min(width, channels - start)
     begin, zero, end = np.uintp(start * _TILE_PIXELS), np.uintp(0), np.uintp(count * width)
-    multiplier, skip_multiplier, addend, shift = tables[0], tables[1], tables[2], tables[3]
+    quarter = np.uintp(tables.size // 4)
+    m_at, k_at = begin, begin + quarter
+    b_at, s_at = k_at + quarter, k_at + quarter + quarter
     low, high, none = limits[0], limits[1], np.int64(0)
     dense = first * channels + start
     if skips.size > 0:
         for index in range(count):
-            at, place = np.uintp(index * width), np.uintp(dense + index * channels)
-            for c in range(zero, np.uintp(size)):
-                added[at + c] = skips[place + c]
+            _move(skips, np.uintp(dense + index * channels), size, added, np.uintp(index * width))
         for c in range(zero, end):
-            t = begin + c
             acc, skip = np.int64(sums[c]), np.int64(added[c])
-            sums[c] = _requantize(acc, skip, multiplier[t], skip_multiplier[t], addend[t], shift[t], low, high)
+            m, k, b, s = tables[m_at + c], tables[k_at + c], tables[b_at + c], tables[s_at + c]
+            sums[c] = _requantize(acc, skip, m, k, b, s, low, high)
     else:
         for c in range(zero, end):
-            t = begin + c
             acc = np.int64(sums[c])
-            sums[c] = _requantize(acc, none, multiplier[t], none, addend[t], shift[t], low, high)
+            sums[c] = _requantize(acc, none, tables[m_at + c], none, tables[b_at + c], tables[s_at + c], low, high)
     if logits_out.size > 0:
-        _copy(sums, count, width, size, channels, dense, logits_out)
+        _move_tile(sums, count, width, size, channels, dense, logits_out)
     if skip_out.size > 0:
-        _copy(sums, count, width, size, channels, dense, skip_out)
+        _move_tile(sums, count, width, size, channels, dense, skip_out)
         if code_out.size > 0:
-            m, b, s, code_low, code_high = code_table[0], code_table[2], code_table[3], limits[2], limits[3]
+            code_m, code_b, code_s = code_table[0], code_table[2], code_table[3]
+            code_low, code_high = limits[2], limits[3]
             for c in range(zero, end):
                 kept = np.int64(sums[c])
-                sums[c] = _requantize(kept, none, m, none, b, s, code_low, code_high)
+                sums[c] = _requantize(kept, none, code_m, none, code_b, code_s, code_low, code_high)
     if code_out.size > 0:
         for index in range(count):
-            at, place = np.uintp(index * width), np.uintp(places[index] + start)
-            for c in range(zero, np.uintp(size)):
-                code_out[place + c] = sums[at + c]
+            _move(sums, np.uintp(index * width), size, code_out, np.uintp(places[index] + start))
 
 
 @compiled
@@ -121,6 +129,44 @@ def _place(pixel, layout, out_height, out_width):
     inside = pixel - image * area
     row = inside // out_width
     return image * layout[0] + row * layout[1] + (inside - row * out_width) * layout[2] + layout[3]
+
+
+@borrowing
+def _walk(at, layout, out_height, out_width, count, out):
+    """Write the places of the next ``count`` pixels to ``out``, and the last of them to the rest of it.
+
+    ``at``: place, row and column of the first of them; moved on to the first of those after them. A walk needs none of
+    the divisions of ``_place``, which take longer than the products of a narrow layer.
+    """
+    place, row, column = at[0], at[1], at[2]
+    next_row = layout[1] - (out_width - 1) * layout[2]
+    next_image = layout[0] - (out_height - 1) * layout[1] - (out_width - 1) * layout[2]
+    last = place
+    for index in range(count):
+        out[np.uintp(index)] = last = place
+        column += 1
+        if column < out_width:
+            place += layout[2]
+        else:
+            column = 0
+            row += 1
+            if row < out_height:
+                place += next_row
+            else:
+                row = 0
+                place += next_image
+    for index in range(count, out.size):
+        out[np.uintp(index)] = last
+    at[0], at[1], at[2] = place, row, column
+
+
+@compiled
+def _start(pixel, layout, out_height, out_width):
+    """Return place, row and column of a pixel of the group."""
+    inside = pixel % (out_height * out_width)
+    at = np.empty(3, np.int64)
+    at[0], at[1], at[2] = _place(pixel, layout, out_height, out_width), inside // out_width, inside % out_width
+    return at
 
 
 @compiled
@@ -140,12 +186,12 @@ def convolve(
     sums = np.empty(_TILE_PIXELS * _BLOCK_CHANNELS, np.int32)
     added = np.zeros(_TILE_PIXELS * _BLOCK_CHANNELS, np.int16)
     tables = _spread(table, channels)
+    read_at = _start(0, source, out_height, out_width)
+    write_at = _start(0, target, out_height, out_width)
     for first in range(0, pixels, _TILE_PIXELS):
         count = min(_TILE_PIXELS, pixels - first)
-        for index in range(_TILE_PIXELS):
-            pixel = min(first + index, pixels - 1)
-            origins[index] = _place(pixel, source, out_height, out_width)
-            places[index] = _place(pixel, target, out_height, out_width)
+        _walk(read_at, source, out_height, out_width, count, origins)
+        _walk(write_at, target, out_height, out_width, count, places)
         start = 0
         while start < channels:
             width = _width(channels, start)
@@ -164,14 +210,21 @@ def unfold(codes, shape, source, kernel, first, columns):
 
     ``kernel``: row pitch of the codes, kernel rows, bytes of a kernel row.
     """
-    row_pitch, rows, run = kernel[0], kernel[1], kernel[2]
-    for index in range(columns.shape[0]):
-        origin = _place(first + index, source, shape[1], shape[2])
-        for row in range(rows):
-            part = codes[origin + row * row_pitch : origin + row * row_pitch + run]
-            out = columns[index, row * run : (row + 1) * run]
-            for place in range(run):
-                out[place] = part[place]
+    origins = np.empty(columns.shape[0], np.int64)
+    _walk(_start(first, source, shape[1], shape[2]), source, shape[1], shape[2], origins.size, origins)
+    _unfold(codes, origins, kernel[0], kernel[1], kernel[2], columns.reshape(-1))
+
+
+@borrowing
+def _unfold(codes, origins, row_pitch, rows, run, columns):
+    """Write the kernel rows of the windows at ``origins``, one after another, to ``columns``."""
+    place = 0
+    for index in range(origins.size):
+        at = origins[np.uintp(index)]
+        for _ in range(rows):
+            _move(codes, np.uintp(at), run, columns, np.uintp(place))
+            at += row_pitch
+            place += run
 
 
 @compiled
@@ -184,17 +237,16 @@ def store_sums(sums, first, shape, target, table, code_table, limits, skips, cod
     flat = sums.reshape(-1)
     added = np.zeros(_TILE_PIXELS * _BLOCK_CHANNELS, np.int16)
     tables = _spread(table, channels)
+    write_at = _start(first, target, shape[1], shape[2])
     for tile in range(0, pixels, _TILE_PIXELS):
         count = min(_TILE_PIXELS, pixels - tile)
-        for index in range(count):
-            places[index] = _place(first + tile + index, target, shape[1], shape[2])
+        _walk(write_at, target, shape[1], shape[2], count, places)
         start = 0
         while start < channels:
             width = _width(channels, start)
             for index in range(count):
-                at, place = np.uintp(index * width), np.uintp((tile + index) * channels + start)
-                for c in range(np.uintp(0), np.uintp(min(width, channels - start))):
-                    part[at + c] = flat[place + c]
+                at, place = np.uintp((tile + index) * channels + start), np.uintp(index * width)
+                _move(flat, at, min(width, channels - start), part, place)
             _store(
                 part, count, first + tile, places, start, channels,
                 tables, code_table, limits, skips, added, code_out, skip_out, logits_out,

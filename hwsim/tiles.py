@@ -146,7 +146,7 @@ def _byte_product_tile(vectors):
 if has_byte_products():
     _one_vector, _two_vectors = _byte_product_tile(1), _byte_product_tile(2)
 
-    @numba.njit(nogil=True)
+    @numba.njit(nogil=True, _nrt=False)
     def multiply_tile(codes, origins, row_pitch, rows, runs, weights, first_weight, vectors, sums):
         """As ``portable_tile``, which says what the arguments are."""
         if vectors == 1:
@@ -156,3 +156,41 @@ if has_byte_products():
 
 else:
     multiply_tile = numba.njit(nogil=True)(portable_tile)
+
+
+def portable_move(values, at, out, place):
+    """Copy ``LANES`` numbers from ``values[at]`` on to ``out[place]`` on: what ``move_vector`` does, in Python."""
+    out[place : place + np.uintp(LANES)] = values[at : at + np.uintp(LANES)]
+
+
+@intrinsic
+def move_vector(typing_context, values, at, out, place):
+    """Copy ``LANES`` numbers from ``values[at]`` on to ``out[place]`` on, kept in their lower bits.
+
+    One load, one conversion and one store of a vector: of a loop, the compiler cannot know that source and target do
+    not overlap, and copies one by one. Numbers of floating point hold integers that fit the target.
+    """
+    signature = types.void(values, types.uintp, out, types.uintp)
+
+    def generate(context, builder, signature, arguments):
+        pointers, kinds = [], []
+        for array, index in ((0, 1), (2, 3)):
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            pointers.append(builder.gep(data, [arguments[index]]))
+            kinds.append(ir.VectorType(context.get_data_type(signature.args[array].dtype), LANES))
+        loaded = builder.load(builder.bitcast(pointers[0], kinds[0].as_pointer()), align=1, typ=kinds[0])
+        source, target = signature.args[0].dtype, signature.args[2].dtype
+        if isinstance(source, types.Float):
+            converted = builder.fptosi(loaded, kinds[1])
+        elif isinstance(target, types.Float):
+            converted = (builder.sitofp if source.signed else builder.uitofp)(loaded, kinds[1])
+        elif source.bitwidth > target.bitwidth:
+            converted = builder.trunc(loaded, kinds[1])
+        elif source.bitwidth < target.bitwidth:
+            converted = (builder.sext if source.signed else builder.zext)(loaded, kinds[1])
+        else:
+            converted = loaded
+        builder.store(converted, builder.bitcast(pointers[1], kinds[1].as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -34,7 +34,8 @@ def interpreted_fused(*changes):
     """Return a mutant of ``hwsim.fused`` whose kernels are plain Python, with the portable tile."""
     return mutant(
         "hwsim.fused",
-        ("from hwsim.compilation import compiled\n", "compiled = lambda function: function\n"),
+        ("from hwsim.compilation import borrowing, compiled\n", "borrowing = compiled = lambda function: function\n"),
         ("_multiply_tile = tiles.multiply_tile\n", "_multiply_tile = tiles.portable_tile\n"),
+        ("_move_vector = tiles.move_vector\n", "_move_vector = tiles.portable_move\n"),
         *changes,
     )

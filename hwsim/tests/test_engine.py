@@ -102,6 +102,8 @@ def made_and_images():
         ("fused", ("sums[channel] += np.int32(part[channel])", "sums[channel] = np.int32(part[channel])")),
         ("fused", (SKIP, f"{SKIP} - 1")),
         ("fused", ("kept = np.int64(sums[c])", "kept = np.int64(sums[c]) + 1")),
+        ("fused", ("out[np.uintp(index)] = last = place", "out[np.uintp(index)] = last = place + 1")),
+        ("fused", ("next_row = layout[1] -", "next_row = layout[1] + 1 -")),
         ("fused", ("out_width) * layout[2] + layout[3]", "out_width) * layout[2]")),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -96,6 +97,65 @@ def test_a_tile_is_the_dot_products(vectors):
         sums = np.full(tiles.TILE_PIXELS * tiles.BLOCK_CHANNELS, -1, np.int32)
         multiply(*operands, sums)
         assert (sums[: tiles.TILE_PIXELS * channels].reshape(-1, channels) == wanted).all()
+
+
+def walk_errors(module):
+    """Wrong places of a walk over three images of 3 x 5 pixels, in tiles of ``TILE_PIXELS``, from any pixel on."""
+    layout, height, width, pixels = np.array([1000, 100, 7, 20003]), 3, 5, 45
+    wrong = 0
+    for first in range(pixels):
+        at = module._start(first, layout, height, width)
+        for tile in range(first, pixels, tiles.TILE_PIXELS):
+            count = min(tiles.TILE_PIXELS, pixels - tile)
+            places = np.zeros(tiles.TILE_PIXELS, np.int64)
+            module._walk(at, layout, height, width, count, places)
+            for index, place in enumerate(places.tolist()):
+                image, inside = divmod(tile + min(index, count - 1), height * width)
+                wrong += place != 20003 + 1000 * image + 100 * (inside // width) + 7 * (inside % width)
+    return wrong
+
+
+def test_a_walk_visits_every_pixel_in_order():
+    assert walk_errors(fused) == 0
+    assert walk_errors(interpreted_fused()) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("next_image = layout[0] -", "next_image = layout[0] + 1 -"),
+        ("next_row = layout[1] -", "next_row = layout[1] + 1 -"),
+        ("at[0], at[1], at[2] = place, row, column", "at[0], at[1], at[2] = place, row, 0"),
+        ("out[np.uintp(index)] = last\n", "out[np.uintp(index)] = place\n"),
+    ],
+)
+def test_a_wrong_walk_is_caught(change):
+    assert walk_errors(interpreted_fused(change))
+
+
+@numba.njit
+def moved(values, at, out, place):
+    tiles.move_vector(values, np.uintp(at), out, np.uintp(place))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        (np.int32, np.uint8), (np.int32, np.int16), (np.int32, np.int32), (np.int16, np.int16), (np.float32, np.int32),
+        (np.float64, np.int32), (np.int16, np.int32), (np.uint8, np.uint8), (np.uint8, np.float32),
+        (np.uint8, np.float64), (np.uint8, np.int16), (np.int16, np.float32),
+    ],
+)  # fmt: skip
+def test_a_vector_is_moved_and_nothing_beside_it(source, target):
+    limits = [np.iinfo(kind) for kind in (source, target) if np.issubdtype(kind, np.integer)]
+    low, high = max(-(2**15), *(one.min for one in limits)), min(2**15 - 1, *(one.max for one in limits))
+    values = np.random.default_rng(0).integers(low, high, 40, endpoint=True).astype(source)
+    values[5:7] = low, high
+    for move in (moved, tiles.portable_move):
+        out = np.full(40, 77, target)
+        move(values, 5, out, 9)
+        assert (out[9 : 9 + tiles.LANES] == values[5 : 5 + tiles.LANES]).all()
+        assert (out[:9] == 77).all() and (out[9 + tiles.LANES :] == 77).all()
 
 
 PROGRAM = """
