@@ -18,17 +18,20 @@ class Target:
         The array and the accumulator use CCU2C cells, see ``rtl.leaves.carry_chain``.
     block_ram : bool
         Memories use DP16KD cells with their output registers, see ``rtl.leaves.memory``.
+    multipliers : bool
+        The DSP datapath uses MULT18X18D cells with their registers, see ``rtl.leaves.multiplier``.
     """
 
     name: str
     carry_cells: bool = False
     block_ram: bool = False
+    multipliers: bool = False
 
 
 PORTABLE = Target("portable")
 """Plain logic for every tool; the form that the leaves of the other targets are proved equal to."""
 
-ECP5 = Target("ecp5", carry_cells=True, block_ram=True)
+ECP5 = Target("ecp5", carry_cells=True, block_ram=True, multipliers=True)
 """Lattice ECP5, through yosys and nextpnr."""
 
 TARGETS = {target.name: target for target in (PORTABLE, ECP5)}

@@ -85,3 +85,66 @@ module DP16KD #(
     assign {DOA17, DOA16, DOA15, DOA14, DOA13, DOA12, DOA11, DOA10, DOA9, DOA8, DOA7, DOA6, DOA5, DOA4, DOA3, DOA2, DOA1, DOA0}
         = shown[17:0];
 endmodule
+
+// Multiplier of 18 x 18 bits with all of its registers in use on one clock: inputs, pipeline and output.
+// The operands come from the fabric, and whether they are signed never changes; cascades and resets are not modelled.
+module MULT18X18D #(
+    parameter REG_INPUTA_CLK = "NONE",
+    parameter REG_INPUTA_CE = "CE0",
+    parameter REG_INPUTA_RST = "RST0",
+    parameter REG_INPUTB_CLK = "NONE",
+    parameter REG_INPUTB_CE = "CE0",
+    parameter REG_INPUTB_RST = "RST0",
+    parameter REG_PIPELINE_CLK = "NONE",
+    parameter REG_PIPELINE_CE = "CE0",
+    parameter REG_PIPELINE_RST = "RST0",
+    parameter REG_OUTPUT_CLK = "NONE",
+    parameter REG_OUTPUT_CE = "CE0",
+    parameter REG_OUTPUT_RST = "RST0",
+    parameter SOURCEB_MODE = "B_SHIFT",
+    parameter MULT_BYPASS = "DISABLED",
+    parameter CAS_MATCH_REG = "FALSE",
+    parameter RESETMODE = "SYNC",
+    parameter GSR = "ENABLED"
+) (
+    input A0, A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11, A12, A13, A14, A15, A16, A17,
+    input B0, B1, B2, B3, B4, B5, B6, B7, B8, B9, B10, B11, B12, B13, B14, B15, B16, B17,
+    input C0, C1, C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12, C13, C14, C15, C16, C17,
+    input SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
+    input CLK0, CLK1, CLK2, CLK3, CE0, CE1, CE2, CE3, RST0, RST1, RST2, RST3,
+    output P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10, P11, P12, P13, P14, P15, P16, P17,
+    output P18, P19, P20, P21, P22, P23, P24, P25, P26, P27, P28, P29, P30, P31, P32, P33, P34, P35
+);
+    reg [17:0] a, b;
+    reg [35:0] multiplied, product;
+    wire signed [35:0] wide_a = {{18{SIGNEDA & a[17]}}, a};
+    wire signed [35:0] wide_b = {{18{SIGNEDB & b[17]}}, b};
+    wire enable_a = REG_INPUTA_CE == "CE1" ? CE1 : CE0;
+    wire enable_b = REG_INPUTB_CE == "CE1" ? CE1 : CE0;
+    wire enable_pipeline = REG_PIPELINE_CE == "CE1" ? CE1 : CE0;
+    wire enable_output = REG_OUTPUT_CE == "CE1" ? CE1 : CE0;
+    initial begin
+        a = 0;
+        b = 0;
+        multiplied = 0;
+        product = 0;
+        if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0" || REG_PIPELINE_CLK != "CLK0"
+                || REG_OUTPUT_CLK != "CLK0" || SOURCEB_MODE != "B_SHIFT" || MULT_BYPASS != "DISABLED") begin
+            $display("MULT18X18D: this model has all registers on CLK0 and operands from the fabric only");
+            $finish;
+        end
+    end
+    always @(posedge CLK0) begin
+        if (enable_a) a <= {A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0};
+        if (enable_b) b <= {B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
+        if (enable_pipeline) multiplied <= wide_a * wide_b;
+        if (enable_output) product <= multiplied;
+        if (SOURCEA || SOURCEB || RST0) begin
+            $display("MULT18X18D: this model has no cascades and no resets");
+            $finish;
+        end
+    end
+    assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16, P15,
+            P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0}
+        = product;
+endmodule
