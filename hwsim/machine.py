@@ -52,6 +52,12 @@ ACCUMULATOR_HAZARD_CYCLES = 5
 REQUANTIZER_LATENCY_CYCLES = 8
 """Pipeline depths that ``hwsim.timing`` counts with; the hardware's own are checked against them."""
 
+DATAPATHS = ("planes", "dsp")
+"""What the array applies to the activations in a cycle: a plane of the weights, or a digit as wide as their slot."""
+
+SMALLEST_SLOT_BITS: Mapping[str, int] = {"planes": 1, "dsp": 2}
+"""A multiplier of the DSP datapath cannot hold eight activations: those of 1 bit take a slot of 2 bits there."""
+
 
 def bits_for(value: int) -> int:
     """Return the bits of an unsigned field that holds ``0 .. value``, at least 1."""
@@ -132,6 +138,9 @@ class Machine:
         Output pixels accumulated at once, a power of two; there are two such strips.
     image_channels : int
         Image channels laid out in a cycle, 1 .. 4; images of more channels take more cycles, of fewer waste lanes.
+    datapath : str
+        One of ``DATAPATHS``: ``planes``, LUTs and a weight plane a cycle; ``dsp``, a multiplier for each lane and column
+        and a weight digit a cycle, see ``rtl.dsp_array``.
     accumulator_bits : int
         Width of an accumulator, signed.
     requantizer : RequantizerFormat
@@ -158,6 +167,7 @@ class Machine:
     weight_port_bits: int = 32
     strip_pixels: int = 64
     image_channels: int = 1
+    datapath: str = "planes"
     accumulator_bits: int = 24
     requantizer: RequantizerFormat = field(default_factory=RequantizerFormat)
     weight_words: int = 8192
@@ -193,7 +203,14 @@ class Machine:
             )
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
         _require_range("image_channels", self.image_channels, 1, 4)
+        if self.datapath not in DATAPATHS:
+            raise ValueError(f"datapath must be {' or '.join(DATAPATHS)}, not {self.datapath!r}")
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
+        if self.datapath == "dsp" and self.accumulator_bits <= self.sum_bits:
+            raise ValueError(
+                f"accumulator_bits must be more than the {self.sum_bits} bits of a sum of {self.lanes} products, "
+                f"not {self.accumulator_bits}"
+            )
         for name in MEMORY_NAMES:
             _require_range(name, getattr(self, name), 1, 1 << 20)
 
@@ -204,7 +221,8 @@ class Machine:
         """Return a machine of this size, with banks, requantizers and weight port that suit it unless given."""
         if lanes in (4, 8, 16, 32, 64) and columns >= 1:
             banks = options.setdefault("banks", lanes // 4)
-            slots = {spec.slot_bits(bits) for bits in activation_widths} | {LANE_BITS}
+            smallest = SMALLEST_SLOT_BITS.get(options.get("datapath", cls.datapath), 1)
+            slots = {max(smallest, spec.slot_bits(bits)) for bits in activation_widths} | {LANE_BITS}
             channels = lanes // banks * (LANE_BITS // min(slots))
             options.setdefault("requantizers", math.gcd(math.gcd(lanes, columns), min(8, channels)))
             port_bits = lanes // banks * columns
@@ -223,8 +241,17 @@ class Machine:
     @property
     def slots(self) -> tuple[int, ...]:
         """Slot widths in use, widest first; 8 is always one."""
-        slots = {spec.slot_bits(bits) for bits in self.activation_widths} | {LANE_BITS}
+        slots = {self.slot_bits(bits) for bits in self.activation_widths} | {LANE_BITS}
         return tuple(sorted(slots, reverse=True))
+
+    def slot_bits(self, activation_bits: int) -> int:
+        """Return the bits of the slot that an activation of this width takes."""
+        return max(SMALLEST_SLOT_BITS[self.datapath], spec.slot_bits(activation_bits))
+
+    @property
+    def digit_shifts(self) -> tuple[int, ...]:
+        """Bits of the digits that may follow others with the DSP datapath: the slots, less 8, which hold every weight."""
+        return tuple(bits for bits in self.slots if bits < LANE_BITS) or (LANE_BITS,)
 
     @property
     def groups(self) -> int:
@@ -238,7 +265,9 @@ class Machine:
 
     @property
     def sum_bits(self) -> int:
-        """Width of a column's unsigned sum of one plane in bits."""
+        """Width of a column's sum in bits: of one plane, unsigned, or of products, signed."""
+        if self.datapath == "dsp":
+            return bits_for(self.lanes * spec.unsigned_high(LANE_BITS) ** 2) + 1
         return bits_for(self.lanes * spec.unsigned_high(LANE_BITS))
 
     @property
@@ -273,16 +302,27 @@ class Machine:
 
     def slot_index(self, activation_bits: int) -> int:
         """Return log2 of how many groups an activation of this width occupies."""
-        return (spec.slot_bits(activation_bits) // self.group_bits).bit_length() - 1
+        return (self.slot_bits(activation_bits) // self.group_bits).bit_length() - 1
 
     def activations_per_lane(self, activation_bits: int) -> int:
         """Return how many activations of this width share a lane."""
-        return LANE_BITS // max(spec.slot_bits(activation_bits), self.group_bits)
+        return LANE_BITS // max(self.slot_bits(activation_bits), self.group_bits)
+
+    def planes_of_passes(self, weight_bits: int, activation_bits: int) -> tuple[int, ...]:
+        """Return how many planes of a weight each pass over an activation word applies, in the order of the passes.
+
+        A digit has as many planes as the slot is wide. The first, whose sign counts, has what is left over.
+        """
+        planes = spec.planes_applied(weight_bits)
+        if self.datapath == "planes":
+            return (1,) * planes
+        digit = max(self.slot_bits(activation_bits), self.group_bits)
+        return ((planes - 1) % digit + 1,) + (digit,) * ((planes - 1) // digit)
 
     def macs_per_cycle(self, weight_bits: int, activation_bits: int) -> float:
         """Return the peak multiply-accumulates in a cycle at the given widths."""
         per_pass = self.lanes * self.columns * self.activations_per_lane(activation_bits)
-        return per_pass / spec.planes_applied(weight_bits)
+        return per_pass / len(self.planes_of_passes(weight_bits, activation_bits))
 
     @property
     def memory_bits(self) -> dict[str, int]:
@@ -366,6 +406,7 @@ class Machine:
                 ("passes", 4),
                 ("subtracts_first", 1),
                 ("subtracts_second", 1),
+                *((("first_digit_planes", 4),) if self.datapath == "dsp" else ()),
                 ("shares_taps", 1),
                 ("keeps_weights", 1),
                 ("staging_start", self.staging_address_bits),

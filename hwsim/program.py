@@ -867,10 +867,11 @@ def _layer_fields(
     _, target_bits, _ = layer_widths(assignment, layer)
     rows = tile_rows(machine, network, layer)
     pools = isinstance(layer, AveragePool2d)
+    planes_of_passes = (1,) if pools else machine.planes_of_passes(target_bits, activation_bits)
     skip_low = network.skip_range(layer.name)[0]
     fields |= {
         "tiles": tile_count(machine, geometry),
-        "passes": 1 if pools else spec.planes_applied(target_bits),
+        "passes": len(planes_of_passes),
         "subtracts_first": not pools and spec.plane_subtracts(target_bits, 0),
         "subtracts_second": not pools and spec.plane_subtracts(target_bits, 1),
         "staging_start": rows if pools else 0,
@@ -885,6 +886,8 @@ def _layer_fields(
         "makes_code": place.code_start is not None,
         "code_high": spec.unsigned_high(output_bits),
     }
+    if machine.datapath == "dsp":
+        fields["first_digit_planes"] = planes_of_passes[0]
     if isinstance(layer, WeightLayer):
         fields["makes_logits"] = layer.makes_logits
         if layer.skip is not None:

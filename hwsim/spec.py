@@ -160,6 +160,17 @@ def accumulate(accumulator, plane_sum, doubles, subtracts):
     return accumulator - plane_sum if subtracts else accumulator + plane_sum
 
 
+def accumulate_digit(accumulator, total, shift):
+    """Return the accumulator after one pass of whole digits: shift by a digit on its first word, then add.
+
+    Same sums as ``accumulate`` makes plane by plane.
+
+    >>> accumulate_digit(5, -3, 4), accumulate_digit(5, -3, 0)
+    (77, 2)
+    """
+    return (accumulator << shift) + total
+
+
 def clamp(value, low, high):
     """Return ``value`` limited to ``low .. high``.
 

@@ -87,7 +87,11 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
     """Return the cycle in which a layer's last code has been stored, and the cycles its passes stream."""
     window_units = fields["kernel_height"] * fields["kernel_width"] * fields["units"]
     steps = [min(machine.banks, window_units - first) for first in range(0, window_units, machine.banks)]
-    unit_rows = machine.unit_rows * machine.activations_per_lane(machine.group_bits << fields["slot_index"])
+    slot_bits = machine.group_bits << fields["slot_index"]
+    plane_rows = machine.unit_rows * machine.activations_per_lane(slot_bits)
+    planes_of_passes = [1] * fields["passes"]
+    if machine.datapath == "dsp":
+        planes_of_passes = [fields["first_digit_planes"]] + [slot_bits] * (fields["passes"] - 1)
     strips = _strips(fields["output_pixels"], machine.strip_pixels)
 
     array_cycles = 0
@@ -103,11 +107,12 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
         groups = min(groups_left, machine.groups_of_channels)
         groups_left -= groups
         for strip in strips:
-            for plane in range(fields["passes"]):
+            for position, planes in enumerate(planes_of_passes):
+                unit_rows = planes * plane_rows
                 for step, units in enumerate(steps):
                     keeps = fields["keeps_weights"] and step > 0
                     ready = begin + 1 + units * (1 if keeps else unit_rows)
-                    first_of_job = plane == 0 and step == 0
+                    first_of_job = position == 0 and step == 0
                     ready = max(ready, take + ACCUMULATOR_HAZARD_CYCLES, take + pixels + first_of_job)
                     if first_of_job:
                         ready = max(ready, releases[-2] + 1)

@@ -10,6 +10,7 @@ from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.array import Array
 from rtl.drain import Drain
+from rtl.dsp_array import DspArray
 from rtl.image_loader import ImageLoader
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.load_port import LoadPort
@@ -19,6 +20,15 @@ from rtl.result_buffer import RESULT, ResultBuffer
 from rtl.sequencer import Sequencer
 from rtl.weight_feeder import WeightFeeder
 from rtl.weight_loader import WeightLoader
+
+
+def make_array(machine, words):
+    """Return the array of the machine's datapath and its accumulator of ``words`` words."""
+    kind, digit_shifts = Array, ()
+    if machine.datapath == "dsp":
+        kind, digit_shifts = DspArray, machine.digit_shifts
+    array = kind(machine.lanes, machine.columns, machine.group_bits, machine.slots, machine.weight_port_bits)
+    return array, Accumulator(machine.columns, array.sum_bits, machine.accumulator_bits, words, digit_shifts)
 
 
 class Accelerator(wiring.Component):
@@ -57,10 +67,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        self.array = Array(machine.lanes, machine.columns, machine.group_bits, machine.slots, machine.weight_port_bits)
-        self.accumulator = Accumulator(
-            machine.columns, self.array.sum_bits, machine.accumulator_bits, 2 * machine.strip_pixels
-        )
+        self.array, self.accumulator = make_array(machine, 2 * machine.strip_pixels)
         slots = range(max(2, machine.layer_slots))
         super().__init__(
             {
@@ -246,9 +253,20 @@ class Accelerator(wiring.Component):
             accumulator.valid.eq(step.valid),
             accumulator.address.eq(Cat(step.address, step.accumulator_bank)),
             accumulator.clears.eq(step.clears),
-            accumulator.doubles.eq(step.doubles),
-            accumulator.subtracts.eq(step.subtracts),
         ]
+        if machine.datapath == "dsp":
+            m.d.comb += [
+                array.weight_slot.eq(array.slot),
+                array.weight_bit.eq(feeder.weight_bit),
+                array.weight_clear.eq(feeder.weight_clear),
+                array.signed_planes.eq(Mux(streamer.step.subtracts, layer.first_digit_planes, 0)),
+                *(
+                    accumulator.shift[at].eq(step.doubles & (layer.slot_index == machine.slot_index(bits)))
+                    for at, bits in enumerate(machine.digit_shifts)
+                ),
+            ]
+        else:
+            m.d.comb += [accumulator.doubles.eq(step.doubles), accumulator.subtracts.eq(step.subtracts)]
         job_ends = step.ends_job
         for _ in range(accumulator.SUMS_DELAY + accumulator.LATENCY):
             stage = Signal()

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.checks import check_count, check_power_of_two
 from rtl.leaves.accumulate_step import AccumulateStep, Ecp5AccumulateStep
+from rtl.leaves.digit_step import DigitStep, Ecp5DigitStep
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.targets import target_of
 
@@ -34,6 +35,9 @@ class Accumulator(wiring.Component):
         networks whose bound does not fit.
     depth : int
         Words, a power of two of 2 .. 65536.
+    digit_shifts : tuple of int
+        With the DSP datapath: the shifts by a digit. The sums are signed then, ``shift`` takes the place of ``doubles``
+        and ``subtracts``, and ``spec.accumulate_digit`` that of ``spec.accumulate``.
 
     Members
     -------
@@ -48,6 +52,8 @@ class Accumulator(wiring.Component):
         Double the stored word first: the first word of a plane.
     subtracts : In(1)
         Subtract the plane sums instead of adding them.
+    shift : In(len(digit_shifts))
+        Bit i: shift the stored word by ``digit_shifts[i]`` first: the first word of a digit. At most one bit is set.
     drain_address : In(range(depth))
     drain_read : In(1)
     drain_data : Out(ArrayLayout(signed(accumulator_bits), C))
@@ -55,23 +61,28 @@ class Accumulator(wiring.Component):
     """
 
     SUMS_DELAY = TwoCycleMemory.LATENCY + AccumulateStep.SUM_DELAY
+    assert AccumulateStep.SUM_DELAY == DigitStep.SUM_DELAY
     LATENCY = 2
     HAZARD_CYCLES = SUMS_DELAY + LATENCY
     DRAIN_LATENCY = TwoCycleMemory.LATENCY
 
-    def __init__(self, columns: int, sum_bits: int, accumulator_bits: int, depth: int) -> None:
+    def __init__(
+        self, columns: int, sum_bits: int, accumulator_bits: int, depth: int, digit_shifts: tuple[int, ...] = ()
+    ) -> None:
         self.columns = check_count(columns, 1, 64, "columns")
         self.sum_bits = check_count(sum_bits, 1, 32, "sum_bits")
         self.accumulator_bits = check_count(accumulator_bits, self.sum_bits + 1, 48, "accumulator_bits")
         self.depth = check_power_of_two(depth, 2, 65536, "depth of the accumulator")
+        self.digit_shifts = digit_shifts
+        sum_shape = signed(self.sum_bits) if digit_shifts else unsigned(self.sum_bits)
+        controls = {"shift": In(len(digit_shifts))} if digit_shifts else {"doubles": In(1), "subtracts": In(1)}
         super().__init__(
             {
-                "sums": In(data.ArrayLayout(unsigned(self.sum_bits), self.columns)),
+                "sums": In(data.ArrayLayout(sum_shape, self.columns)),
                 "valid": In(1),
                 "address": In(range(self.depth)),
                 "clears": In(1),
-                "doubles": In(1),
-                "subtracts": In(1),
+                **controls,
                 "drain_address": In(range(self.depth)),
                 "drain_read": In(1),
                 "drain_data": Out(data.ArrayLayout(signed(self.accumulator_bits), self.columns)),
@@ -92,20 +103,33 @@ class Accumulator(wiring.Component):
             return value
 
         clears = delay(self.clears, "clears", TwoCycleMemory.LATENCY)
-        doubles = delay(self.doubles, "doubles", TwoCycleMemory.LATENCY)
-        subtracts = delay(self.subtracts, "subtracts", self.SUMS_DELAY)
+        if self.digit_shifts:
+            shift = delay(self.shift, "shift", TwoCycleMemory.LATENCY)
+        else:
+            doubles = delay(self.doubles, "doubles", TwoCycleMemory.LATENCY)
+            subtracts = delay(self.subtracts, "subtracts", self.SUMS_DELAY)
         m.d.comb += [stored.read_address.eq(self.address), stored.read_enable.eq(self.valid)]
 
         updated = []
-        leaf = Ecp5AccumulateStep if target_of(platform).carry_cells else AccumulateStep
+        carry_cells = target_of(platform).carry_cells
         for column in range(self.columns):
-            m.submodules[f"step_{column}"] = step = leaf(self.sum_bits, self.accumulator_bits)
+            step: AccumulateStep | DigitStep
+            if self.digit_shifts:
+                digit_leaf = Ecp5DigitStep if carry_cells else DigitStep
+                step = digit_leaf(self.sum_bits, self.accumulator_bits, self.digit_shifts)
+                m.d.comb += [step.total.eq(self.sums[column]), step.shift.eq(shift)]
+            else:
+                leaf = Ecp5AccumulateStep if carry_cells else AccumulateStep
+                step = leaf(self.sum_bits, self.accumulator_bits)
+                m.d.comb += [
+                    step.plane_sum.eq(self.sums[column]),
+                    step.doubles.eq(doubles),
+                    step.subtracts.eq(subtracts),
+                ]
+            m.submodules[f"step_{column}"] = step
             m.d.comb += [
                 step.old.eq(stored.read_data.word_select(column, self.accumulator_bits)),
-                step.plane_sum.eq(self.sums[column]),
                 step.clears.eq(clears),
-                step.doubles.eq(doubles),
-                step.subtracts.eq(subtracts),
             ]
             updated.append(step.updated)
 

@@ -1,10 +1,11 @@
 """Walks the passes of a layer and loads the weight plane of the next one while the array works on the current one."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import ADDRESS_LATENCY_CYCLES, KERNEL_BITS, SIZE_BITS, Machine
+from hwsim.machine import ADDRESS_LATENCY_CYCLES, KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 
@@ -43,6 +44,9 @@ class WeightFeeder(wiring.Component):
     *job* is one strip of one tile. While the rows of a unit are loaded, the unit's place relative to an output pixel
     (kernel tap and unit within the pixel) is noted for the streamer.
 
+    With the DSP datapath a pass applies a digit, which is several planes: a row of all of them, top plane first, is
+    loaded before the next row. "Plane" stands for the digit then.
+
     Throughput: a pass that loads n weight rows is ready n + 1 cycles after the previous one was taken.
 
     Members
@@ -61,6 +65,8 @@ class WeightFeeder(wiring.Component):
         Its data, two cycles later.
     weight_data, weight_row, weight_groups, weight_write : Out
         Load port of the array.
+    weight_bit, weight_clear : Out
+        The rest of the load port with the DSP datapath; not there otherwise.
     pass_ready : Out(1)
         The array's shadow registers hold the plane of ``next_pass``, or will before its first activations arrive.
     next_pass : Out
@@ -71,8 +77,11 @@ class WeightFeeder(wiring.Component):
 
     def __init__(self, machine: Machine):
         self.machine = machine
+        self.feeds_digits = machine.datapath == "dsp"
+        digit_members = {"weight_bit": Out(range(LANE_BITS)), "weight_clear": Out(1)}
         super().__init__(
             {
+                **(digit_members if self.feeds_digits else {}),
                 "layer": In(struct(machine.layer_layout)),
                 "start": In(1),
                 "tile_ready": In(1),
@@ -124,10 +133,21 @@ class WeightFeeder(wiring.Component):
 
         plane_address = Signal(staging_bits)
         read_address = Signal(staging_bits)
+        next_plane = (plane_address + layer.plane_step)[:staging_bits]
+        row_ends = Const(1, 1)
+        if self.feeds_digits:
+            # The bit of the digits that is loaded, the row that it is of, and where the next digit begins.
+            bit, top_bit = Signal(range(LANE_BITS)), Signal(range(LANE_BITS))
+            row_address, next_plane, row_is_first = Signal(staging_bits), Signal(staging_bits), Signal()
+            with m.Switch(layer.slot_index):
+                for slot in machine.slots:
+                    with m.Case(machine.slot_index(slot)):
+                        m.d.comb += top_bit.eq(Mux(plane == 0, layer.first_digit_planes, slot) - 1)
+            row_ends = bit == 0
         # Where the rows of a step repeat (average pooling of narrow layers), only the first step of a job loads them.
         loads = ~layer.keeps_weights | first_step
         last_part = part == machine.unit_rows - 1
-        unit_ends = ~loads | ((group == groups_minus_one) & last_part)
+        unit_ends = ~loads | ((group == groups_minus_one) & last_part & row_ends)
         reading = Signal()
         units = Signal(data.ArrayLayout(unit_layout(machine), machine.banks))
 
@@ -136,8 +156,11 @@ class WeightFeeder(wiring.Component):
             self.next_pass.units.eq(units),
             self.next_pass.clears.eq((plane == 0) & first_step),
             self.next_pass.doubles.eq((plane != 0) & first_step),
+            # A bipolar weight's two planes are one digit.
             self.next_pass.subtracts.eq(
-                ((plane == 0) & layer.subtracts_first) | ((plane == 1) & layer.subtracts_second)
+                ((plane == 0) & (layer.subtracts_first | layer.subtracts_second))
+                if self.feeds_digits
+                else ((plane == 0) & layer.subtracts_first) | ((plane == 1) & layer.subtracts_second)
             ),
             self.next_pass.first_of_job.eq((plane == 0) & first_step),
             self.next_pass.last_of_job.eq(last_plane & window_ended),
@@ -162,6 +185,12 @@ class WeightFeeder(wiring.Component):
             part.eq(0),
             *(units[index].valid.eq(0) for index in range(machine.banks)),
         ]
+        clears = Signal()
+        if self.feeds_digits:
+            begin_step += [bit.eq(top_bit), row_address.eq(read_address), row_is_first.eq(first_step)]
+
+        def begin_row(address):
+            return [read_address.eq(address), *([row_address.eq(address)] if self.feeds_digits else [])]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -170,10 +199,12 @@ class WeightFeeder(wiring.Component):
                     m.d.sync += begin_window(layer.staging_start)
                     m.next = "WAIT TILE"
             with m.State("WAIT TILE"):
+                m.d.comb += clears.eq(1)
                 m.d.sync += begin_step
                 with m.If(self.tile_ready):
                     m.next = "LOAD"
             with m.State("BEGIN"):
+                m.d.comb += clears.eq(loads)
                 m.d.sync += begin_step
                 m.next = "LOAD"
             with m.State("LOAD"):
@@ -187,15 +218,24 @@ class WeightFeeder(wiring.Component):
                                 units[index].kernel_row.eq(kernel_row - layer.padding),
                                 units[index].kernel_column.eq(kernel_column - layer.padding),
                             ]
-                m.d.sync += [read_address.eq(read_address + 1), part.eq(Mux(last_part, 0, part + 1))]
-                with m.If(last_part):
-                    m.d.sync += group.eq(group + 1)
+                if self.feeds_digits:
+                    m.d.sync += [read_address.eq(read_address + layer.plane_step), bit.eq(bit - 1)]
+                    with m.If(row_ends):
+                        m.d.sync += [begin_row(row_address + 1), bit.eq(top_bit), row_is_first.eq(0)]
+                        with m.If(row_is_first):
+                            m.d.sync += next_plane.eq(read_address + layer.plane_step)
+                else:
+                    m.d.sync += begin_row(read_address + 1)
+                with m.If(row_ends):
+                    m.d.sync += part.eq(Mux(last_part, 0, part + 1))
+                    with m.If(last_part):
+                        m.d.sync += group.eq(group + 1)
                 with m.If(unit_ends):
                     m.d.sync += [group.eq(0), part.eq(0), bank.eq(bank + 1), unit.eq(unit + 1), offset.eq(offset + 1)]
                     with m.If(last_of_tap):
                         m.d.sync += [unit.eq(0), kernel_column.eq(kernel_column + 1)]
                         with m.If(layer.shares_taps):
-                            m.d.sync += read_address.eq(plane_address)
+                            m.d.sync += begin_row(plane_address)
                     with m.If(last_of_row):
                         m.d.sync += [
                             kernel_column.eq(0),
@@ -214,7 +254,7 @@ class WeightFeeder(wiring.Component):
                     with m.If(window_ended):
                         with m.If(~last_plane):
                             m.d.sync += plane.eq(plane + 1)
-                            m.d.sync += begin_window(plane_address + layer.plane_step)
+                            m.d.sync += begin_window(next_plane)
                         with m.Else():
                             m.d.sync += plane.eq(0)
                             m.d.sync += begin_window(layer.staging_start)
@@ -230,28 +270,31 @@ class WeightFeeder(wiring.Component):
         # The load port's controls travel with the staged row, and arrive no earlier than the swap of the pass before.
         row = Signal.like(self.weight_row)
         m.d.comb += row.eq(bank * machine.unit_rows + part)
-        delayed = Cat(reading, row, group)
-        for _ in range(TwoCycleMemory.LATENCY + ADDRESS_LATENCY_CYCLES):
-            stage = Signal(len(delayed))
-            m.d.sync += stage.eq(delayed)
-            delayed = stage
-        row_end = 1 + len(row)
+        controls = {"write": reading, "row": row, "group": group}
+        if self.feeds_digits:
+            # A signed digit is loaded with its top plane inverted.
+            inverts = (plane == 0) & layer.subtracts_first & (bit == top_bit)
+            controls |= {"clear": clears, "bit": bit, "inverts": inverts}
+        delayed = Signal(data.StructLayout({name: len(value) for name, value in controls.items()}))
+        m.d.comb += [delayed[name].eq(value) for name, value in controls.items()]
+        before = delay(m, delayed, TwoCycleMemory.LATENCY, "delayed")
         staged = self.staging_data
-        for _ in range(ADDRESS_LATENCY_CYCLES):
-            stage = Signal(machine.weight_port_bits)
-            m.d.sync += stage.eq(staged)
-            staged = stage
+        if self.feeds_digits:
+            staged = staged ^ before.inverts.replicate(machine.weight_port_bits)
+        delayed = delay(m, before, ADDRESS_LATENCY_CYCLES, "delayed_again")
         m.d.comb += [
-            self.weight_data.eq(staged),
-            self.weight_write.eq(delayed[0]),
-            self.weight_row.eq(delayed[1:row_end]),
+            self.weight_data.eq(delay(m, staged, ADDRESS_LATENCY_CYCLES, "staged")),
+            self.weight_write.eq(delayed.write),
+            self.weight_row.eq(delayed.row),
         ]
+        if self.feeds_digits:
+            m.d.comb += [self.weight_bit.eq(delayed.bit), self.weight_clear.eq(delayed.clear)]
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 index = machine.slot_index(slot)
                 with m.Case(index):
                     m.d.comb += [
-                        self.weight_groups[position].eq(delayed[row_end:] == position >> index)
+                        self.weight_groups[position].eq(delayed.group == position >> index)
                         for position in range(machine.groups)
                     ]
         return m
