@@ -260,6 +260,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=_at_least(1), metavar="C", help="output channels computed at once")
     parser.add_argument("--requantizers", type=_at_least(1), metavar="N", help="accumulators requantized in a cycle")
     parser.add_argument("--strip-pixels", type=_at_least(1), metavar="N", help="output pixels accumulated at once")
+    parser.add_argument("--datapath", choices=("planes", "dsp"), help="LUTs and weight planes (default), or multipliers")
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -684,7 +685,7 @@ def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths:
     )
 
 
-_SIZES = ("requantizers", "strip_pixels")
+_SIZES = ("requantizers", "strip_pixels", "datapath")
 
 
 def _network(options: argparse.Namespace) -> Any:

@@ -46,7 +46,7 @@ KERNEL_BITS = 5
 MEMORY_LATENCY_CYCLES = 2
 ADDRESS_LATENCY_CYCLES = 2
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
-ARRAY_LATENCY_CYCLES = 9
+ARRAY_LATENCY_CYCLES: Mapping[str, int] = {"planes": 9, "dsp": 10}
 ACCUMULATOR_LATENCY_CYCLES = 2
 ACCUMULATOR_HAZARD_CYCLES = 5
 REQUANTIZER_LATENCY_CYCLES = 8
@@ -139,8 +139,8 @@ class Machine:
     image_channels : int
         Image channels laid out in a cycle, 1 .. 4; images of more channels take more cycles, of fewer waste lanes.
     datapath : str
-        One of ``DATAPATHS``: ``planes``, LUTs and a weight plane a cycle; ``dsp``, a multiplier for each lane and column
-        and a weight digit a cycle, see ``rtl.dsp_array``.
+        One of ``DATAPATHS``: ``planes``, LUTs and a weight plane a cycle; ``dsp``, a multiplier for each lane and
+        column and a weight digit a cycle, see ``rtl.dsp_array``.
     accumulator_bits : int
         Width of an accumulator, signed.
     requantizer : RequantizerFormat
@@ -250,7 +250,7 @@ class Machine:
 
     @property
     def digit_shifts(self) -> tuple[int, ...]:
-        """Bits of the digits that may follow others with the DSP datapath: the slots, less 8, which hold every weight."""
+        """Bits of the digits that may follow others with the DSP datapath: slots of 8 bits hold every weight."""
         return tuple(bits for bits in self.slots if bits < LANE_BITS) or (LANE_BITS,)
 
     @property

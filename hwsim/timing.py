@@ -24,8 +24,11 @@ from hwsim.machine import (
 )
 from hwsim.program import AssignmentProgram
 
-ACCUMULATED_CYCLES = ADDRESS_LATENCY_CYCLES + MEMORY_LATENCY_CYCLES + ARRAY_LATENCY_CYCLES + ACCUMULATOR_LATENCY_CYCLES
-"""From the last pixel of a job to the cycle in which the drain may read its accumulators."""
+
+def accumulated_cycles(machine: Machine) -> int:
+    """Return the cycles from the last pixel of a job to the one in which the drain may read its accumulators."""
+    array_latency = ARRAY_LATENCY_CYCLES[machine.datapath]
+    return ADDRESS_LATENCY_CYCLES + MEMORY_LATENCY_CYCLES + array_latency + ACCUMULATOR_LATENCY_CYCLES
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
                     pixels = strip
                     array_cycles += strip
                     begin = take + 1
-            accumulated = take + strip + ACCUMULATED_CYCLES
+            accumulated = take + strip + accumulated_cycles(machine)
             drain_begin = max(drained + 1, accumulated + 1)
             drained = drain_begin + groups * (machine.requantizers + 2 + strip)
             releases.append(drained)

@@ -114,15 +114,16 @@ class Accumulator(wiring.Component):
         carry_cells = target_of(platform).carry_cells
         for column in range(self.columns):
             step: AccumulateStep | DigitStep
+            column_sum = self.sums[column]
             if self.digit_shifts:
                 digit_leaf = Ecp5DigitStep if carry_cells else DigitStep
                 step = digit_leaf(self.sum_bits, self.accumulator_bits, self.digit_shifts)
-                m.d.comb += [step.total.eq(self.sums[column]), step.shift.eq(shift)]
+                m.d.comb += [step.total.eq(column_sum), step.shift.eq(shift)]
             else:
                 leaf = Ecp5AccumulateStep if carry_cells else AccumulateStep
                 step = leaf(self.sum_bits, self.accumulator_bits)
                 m.d.comb += [
-                    step.plane_sum.eq(self.sums[column]),
+                    step.plane_sum.eq(column_sum),
                     step.doubles.eq(doubles),
                     step.subtracts.eq(subtracts),
                 ]

@@ -47,13 +47,10 @@ class DspArray(wiring.Component):
     with its top plane inverted, which adds ``2**(n - 1)``, and ``signed_planes`` = n subtracts ``2**(n - 1)`` times the
     sum of the activations again; that sum is made once for all columns.
 
-    Latency and throughput, ``activations``, ``enable``, ``slot`` and ``swap`` as in ``Array``. So are the weights' double
-    buffer and load port, but for the members below; the weights at work lie in the multipliers' own registers.
+    Throughput: one word a cycle, ``LATENCY`` cycles from ``activations`` to ``sums``. The weights are double-buffered
+    and written as in ``Array``, but for the members below; those at work lie in the multipliers' own registers.
 
-    Per multiplier this takes 14 flip-flops for weights and 4 for parities (8 and none without narrow slots) and about 20
-    LUTs, most of them in the columns' adders. Per MAC that is far less than ``Array`` where multipliers are there
-    anyway and weights are wide; at 2-bit weights an FPGA has room for more MACs in ``Array``: see
-    ``benchmarks/array_cost.py``.
+    ``benchmarks/array_cost.py`` compares it with ``Array``.
 
     Parameters
     ----------
@@ -151,7 +148,11 @@ class DspArray(wiring.Component):
             m.d.comb += [
                 column.operands.eq(operands),
                 column.digits.eq(
-                    Cat(shadow[position][lane * self.columns + index] for lane in range(self.lanes) for position in shadow)
+                    Cat(
+                        shadow[position][lane * self.columns + index]
+                        for lane in range(self.lanes)
+                        for position in shadow
+                    )
                 ),
                 column.swap.eq(swap),
                 column.parity_factors.eq(factors),

@@ -24,6 +24,7 @@ from rtl.accumulator import Accumulator
 from rtl.array import Array
 from rtl.bus import register_documents
 from rtl.bus.axi_top import AxiTop
+from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
 from rtl.weight_switch import WeightSwitch
@@ -61,7 +62,7 @@ def describe(machine: Machine, name: str | None = None, bus: str = "streams") ->
         "latency_cycles": {
             "memory": TwoCycleMemory.LATENCY,
             "weight_switch": WeightSwitch.LATENCY,
-            "array": Array.LATENCY,
+            "array": (DspArray if machine.datapath == "dsp" else Array).LATENCY,
             "accumulator": Accumulator.LATENCY,
             "requantizer": Requantizer.LATENCY,
         },

@@ -12,8 +12,11 @@ from amaranth.lib import wiring
 
 from rtl.accumulator import Accumulator
 from rtl.array import Array
+from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.multiplier import Ecp5Multiplier, Multiplier
 from rtl.targets import CELL_MODELS, ECP5
+from rtl.tests.mutation import mutant
 from sim_tests import design, playback
 from sim_tests.design import Design
 from sim_tests.scoreboard import Scoreboard
@@ -105,6 +108,34 @@ def test_accumulator_in_carry_cells_and_block_ram_equals_the_portable_one() -> N
     columns["drain_address"] = (np.arange(ROWS) + depth // 2) % depth
     columns["clears"] = rng.integers(0, 8, ROWS) == 0
     compared = compare(designs, columns, "drain_data")
+    assert compared > ROWS
+
+
+def test_multiplier_cell_equals_the_portable_one_and_its_mutant_does_not() -> None:
+    wrong = mutant(Ecp5Multiplier, '("INPUTB", "CE1")', '("INPUTB", "CE0")')
+    forms = {"portable": Multiplier, "ecp5": Ecp5Multiplier, "mutant": wrong}
+    designs = [design.from_component(form(), name) for name, form in forms.items()]
+    designs[0] = dataclasses.replace(designs[0], verilog=designs[0].verilog + CELL_MODELS.read_text())
+    columns = uniform(np.random.default_rng(3), designs[0], ROWS)
+    columns["a"][::7] = columns["b"][::5] = (1 << 18) - 1
+    portable, ecp5, damaged = (
+        seen["product"] for seen in playback.play_side_by_side(designs, columns, ("product",))
+    )
+    assert len(np.unique(portable)) > ROWS // 2
+    assert (portable == ecp5).all()
+    assert (portable != damaged).mean() > 0.2
+
+
+def test_dsp_array_in_cells_equals_the_portable_one() -> None:
+    designs = twins(lambda: DspArray(4, 2, 2, (8, 4, 2), 4))
+    rng = np.random.default_rng(4)
+    columns = uniform(rng, designs[0], ROWS)
+    columns["slot"] %= 3
+    columns["weight_slot"] %= 3
+    columns["signed_planes"] %= 9
+    columns["weight_clear"] = rng.integers(0, 40, ROWS) == 0
+    columns["activations"][::5] = 255
+    compared = compare(designs, columns, "sums")
     assert compared > ROWS
 
 

@@ -1,12 +1,12 @@
 """Dot products of a lane in one multiplication: where activations and weight digits lie in the 18-bit operands.
 
 A lane of slot s holds ``8 / s`` unsigned activations, which meet as many unsigned digits of s bits. Index j lies at bit
-``activation_positions(s)[j]`` of one operand and at bit ``RESULT_POSITION`` less that of the other, so that all products of
-equal index meet at bit ``RESULT_POSITION`` of the product, whatever the slot: the dot product needs no multiplexer.
+``activation_positions(s)[j]`` of one operand and at bit ``RESULT_POSITION`` less that of the other. So the products of
+equal indices meet at bit ``RESULT_POSITION``, whatever the slot: the dot product needs no multiplexer.
 
 The products of unequal indices lie above and below. Those below add up to less than ``2**RESULT_POSITION``. Those above
-begin beyond the dot product, but for slots of 2 bits, where 18 bits leave no room for it: there bit 5 of the dot product
-(0 .. 36) meets the lowest bit of ``a2 * d1 + a3 * d2``, which is the parity of two ANDs and is taken out again.
+begin beyond the dot product, but for slots of 2 bits, where 18 bits leave no room for it: bit 5 of the dot product
+(0 .. 36) meets the lowest bit of ``a2 * d1 + a3 * d2`` there, which is the parity of two ANDs and is taken out again.
 
 Packings known from elsewhere do two 4 x 4 or eight 2 x 2 products in one multiplication by sharing an operand between
 pixels and columns; a dot product shares nothing, and so do the lanes of this array. With 18 x 18 bits it cannot have

@@ -39,6 +39,8 @@ def total_bits(lanes: int, slots: Iterable[int]) -> int:
 class DigitTree(wiring.Component):
     """``total = sum over lanes of the slot's part of the field, its parity taken out, less the correction``.
 
+    The fields are registered first: multipliers lie in few rows of an FPGA, and the way from there is long.
+
     Latency: ``LATENCY`` cycles from ``fields``, ``parities`` and ``wider`` to ``total``; ``correction`` is due
     ``CORRECTION_DELAY`` cycles after them. Throughput: one a cycle.
 
@@ -63,8 +65,8 @@ class DigitTree(wiring.Component):
     """
 
     TREE_STAGES = 3
-    CORRECTION_DELAY = TREE_STAGES
-    LATENCY = TREE_STAGES + 1
+    CORRECTION_DELAY = 1 + TREE_STAGES
+    LATENCY = CORRECTION_DELAY + 1
 
     def __init__(self, lanes: int, slots: Iterable[int]) -> None:
         self.lanes = check_power_of_two(lanes, 2, 64, "lanes of a column")
@@ -87,25 +89,32 @@ class DigitTree(wiring.Component):
         """Levels of adders before the correction."""
         return self.lanes.bit_length() - 1
 
-    def keeps(self, bit: int) -> Value | None:
+    def keeps(self, wider: Value, bit: int) -> Value | None:
         """Return whether ``bit`` of a field counts, ``None`` if it always does."""
         narrower = [at for at, slot in enumerate(reversed(self.slots)) if result_bits(slot) <= bit]
-        return self.wider[max(narrower)] if narrower else None
+        return wider[max(narrower)] if narrower else None
 
     def has_parity(self, bit: int) -> bool:
         """Return whether ``bit`` of a field may have to have a parity taken out."""
         return bit == PARITY_BIT and PARITY_SLOT in self.slots
 
+    def registers(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """Return fields, parities and ``wider``, one cycle later."""
+        inputs = {"fields": self.fields, "parities": self.parities, "wider": self.wider}
+        fields, parities, wider = (register(m, value, f"{name}_held") for name, value in inputs.items())
+        return fields, parities, wider
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        held, parities, wider = self.registers(m)
         fields: list[Value] = []
         for lane in range(self.lanes):
             bits = []
             for bit in range(self.field_bits):
-                value: Value = self.fields[lane * self.field_bits + bit]
-                keeps = self.keeps(bit)
+                value: Value = held[lane * self.field_bits + bit]
+                keeps = self.keeps(wider, bit)
                 if self.has_parity(bit):
-                    value = value ^ self.parities[lane]
+                    value = value ^ parities[lane]
                 elif keeps is not None:
                     value = Mux(keeps, value, 0)
                 bits.append(value)
@@ -124,7 +133,8 @@ class Ecp5DigitTree(DigitTree):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         one = Const(1, 1)
-        fields = [list(self.fields.word_select(lane, self.field_bits)) for lane in range(self.lanes)]
+        held, parities, wider = self.registers(m)
+        fields = [list(held[lane * self.field_bits :][: self.field_bits]) for lane in range(self.lanes)]
         level = 0
         for stage, count in enumerate(plan_stages(self.levels, self.TREE_STAGES)):
             for _ in range(count):
@@ -134,9 +144,9 @@ class Ecp5DigitTree(DigitTree):
                     for bit, (left, right) in enumerate(zip(*fields[index : index + 2], strict=True)):
                         masks: tuple[Value, Value] = (one, one)
                         table = PRODUCTS
-                        keeps = self.keeps(bit) if level == 0 else None
+                        keeps = self.keeps(wider, bit) if level == 0 else None
                         if level == 0 and self.has_parity(bit):
-                            table, masks = PARITIES, (self.parities[index], self.parities[index + 1])
+                            table, masks = PARITIES, (parities[index], parities[index + 1])
                         elif keeps is not None:
                             masks = (keeps, keeps)
                         columns.append(Position(table, left, masks[0], right, masks[1]))

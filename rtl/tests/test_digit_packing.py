@@ -56,7 +56,10 @@ def test_everything_below_the_result_stays_below(slot_bits):
     left, right = activation_positions(slot_bits), digit_positions(slot_bits)
     largest = (1 << slot_bits) - 1
     below = sum(
-        largest**2 << (a + d) for i, a in enumerate(left) for j, d in enumerate(right) if i != j and a + d < RESULT_POSITION
+        largest**2 << (a + d)
+        for i, a in enumerate(left)
+        for j, d in enumerate(right)
+        if i != j and a + d < RESULT_POSITION
     )
     assert below < 1 << RESULT_POSITION
     assert RESULT_POSITION + result_bits(slot_bits) <= 2 * OPERAND_BITS

@@ -62,10 +62,10 @@ def test_totals(form, shape):
 @pytest.mark.parametrize(
     ("form", "right", "wrong"),
     [
-        (DigitTree, "value ^ self.parities[lane]", "value"),
-        (DigitTree, "self.wider[max(narrower)]", "self.wider[min(narrower)]"),
+        (DigitTree, "value ^ parities[lane]", "value"),
+        (DigitTree, "wider[max(narrower)]", "wider[min(narrower)]"),
         (DigitTree, "fields[0] - self.correction", "fields[0] + self.correction"),
-        (Ecp5DigitTree, "masks = PARITIES, (self.parities[index], self.parities[index + 1])", "masks = PRODUCTS, (one, one)"),
+        (Ecp5DigitTree, "masks = PARITIES,", "masks = PRODUCTS,"),
         (Ecp5DigitTree, "masks = (keeps, keeps)", "masks = (keeps, one)"),
         (Ecp5DigitTree, "chain.add((one, None)", "chain.add((Const(0, 1), None)"),
     ],

@@ -24,7 +24,7 @@ SHAPES = [
 
 
 def draw(array, cycles, seed):
-    """Return (inputs, expected sums): passes of a few words, each with the digits of the next pass written meanwhile."""
+    """Return (inputs, expected sums) of passes of a few words; the digits of the next one are written meanwhile."""
     rng = random.Random(seed)
     cells = array.lanes * array.columns
     inputs, expected = [], []
@@ -73,7 +73,6 @@ def draw(array, cycles, seed):
                 ]
                 signed_planes = rng.choice((0, planes))
                 enable = rng.choice(((1 << array.groups) - 1, rng.getrandbits(array.groups)))
-                masked = (top // ((1 << array.group_bits) - 1)) * 0
                 sums = []
                 for column in range(array.columns):
                     total = 0
@@ -89,7 +88,7 @@ def draw(array, cycles, seed):
                             digit = digits[index][lane * array.columns + column]
                             offset = 1 << (signed_planes - 1) if signed_planes else 0
                             total += (value & mask) * (digit - offset)
-                    sums.append(total + masked)
+                    sums.append(total)
                 expected.append(sums)
                 words |= {
                     "activations": pack(array, values, slot_bits),

@@ -4,6 +4,7 @@ from hwsim import machine
 from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.array import Array
+from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
 from rtl.weight_switch import WeightSwitch
@@ -13,7 +14,7 @@ def test_latencies():
     assert machine.MEMORY_LATENCY_CYCLES == TwoCycleMemory.LATENCY
     assert machine.ADDRESS_LATENCY_CYCLES + TwoCycleMemory.LATENCY == ActivationStreamer.LATENCY
     assert machine.WEIGHT_SWITCH_LATENCY_CYCLES == WeightSwitch.LATENCY
-    assert machine.ARRAY_LATENCY_CYCLES == Array.LATENCY
+    assert machine.ARRAY_LATENCY_CYCLES == {"planes": Array.LATENCY, "dsp": DspArray.LATENCY}
     assert machine.ACCUMULATOR_LATENCY_CYCLES == Accumulator.LATENCY
     assert machine.ACCUMULATOR_HAZARD_CYCLES == Accumulator.HAZARD_CYCLES
     assert machine.REQUANTIZER_LATENCY_CYCLES == Requantizer.LATENCY
