@@ -260,7 +260,9 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=_at_least(1), metavar="C", help="output channels computed at once")
     parser.add_argument("--requantizers", type=_at_least(1), metavar="N", help="accumulators requantized in a cycle")
     parser.add_argument("--strip-pixels", type=_at_least(1), metavar="N", help="output pixels accumulated at once")
-    parser.add_argument("--datapath", choices=("planes", "dsp"), help="LUTs and weight planes (default), or multipliers")
+    parser.add_argument(
+        "--datapath", choices=("planes", "dsp"), help="LUTs and weight planes (default), or multipliers"
+    )
 
 
 def _at_least(low: int) -> Callable[[str], int]:

@@ -182,6 +182,8 @@ class Machine:
     result_words: int = 4
 
     def __post_init__(self) -> None:
+        if self.datapath not in DATAPATHS:
+            raise ValueError(f"datapath must be {' or '.join(DATAPATHS)}, not {self.datapath!r}")
         _require_power_of_two("lanes", self.lanes, 4, 64)
         _require_range("columns", self.columns, 4, 64)
         _require_power_of_two("requantizers", self.requantizers, 1, 16)
@@ -203,8 +205,6 @@ class Machine:
             )
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
         _require_range("image_channels", self.image_channels, 1, 4)
-        if self.datapath not in DATAPATHS:
-            raise ValueError(f"datapath must be {' or '.join(DATAPATHS)}, not {self.datapath!r}")
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
         if self.datapath == "dsp" and self.accumulator_bits <= self.sum_bits:
             raise ValueError(

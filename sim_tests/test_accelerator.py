@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import sys
 
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 from amaranth.hdl import Mux, Signal, Value
 
 import rtl.accelerator
-from hwsim.assignments import standard_assignments, uniform_assignments
+from hwsim.assignments import mixed_assignments, standard_assignments, uniform_assignments
 from hwsim.machine import MEMORY_NAMES, Machine
-from hwsim.network import Network
+from hwsim.network import Network, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
-from hwsim.program import build, requirements
+from hwsim.program import build, fit_machine, requirements
 from hwsim.random_network import (
     SMALL,
     AveragePool,
@@ -306,6 +307,34 @@ def test_a_tiny_machine_of_another_width_set(widths):
     assignments = standard_assignments(network)
     result = simulate.simulate(network, tiny_machine(network), assignments, images, idle=0.2, stall=0.2)
     assert check(result, images) > 500 * len(assignments)
+
+
+DIGITS = (
+    Convolution(channels=8),
+    Residual(channels=8, stride=2),
+    MaximumPool(stride=1),
+    AveragePool(kernel=2),
+    Hidden(features=12),
+)
+DIGITS_NETWORK = random_network(11, WidthSet((8, 6, 3, 1)), (2, 7, 6), DIGITS, classes=3)
+"""One to four digits of a weight, digits with planes left over, bipolar weights, 1-bit activations."""
+
+
+def test_digits_of_the_dsp_datapath_at_every_pair_of_widths():
+    widths = DIGITS_NETWORK.width_set
+    options = {"lanes": 8, "columns": 4, "banks": 4, "requantizers": 2, "weight_port_bits": 4, "strip_pixels": 16}
+    assignments = [
+        *(uniform_assignment(DIGITS_NETWORK, *pair) for pair in itertools.product(widths, widths)),
+        *mixed_assignments(DIGITS_NETWORK),
+    ]
+    machine = Machine(weight_widths=widths, activation_widths=widths, datapath="dsp", **options)
+    machine = fit_machine(DIGITS_NETWORK, assignments, machine)
+    assert machine.slots == (8, 4, 2)
+    images = random_images(DIGITS_NETWORK.image_shape, 2, seed=7)
+    result = simulate.simulate(DIGITS_NETWORK, machine, assignments, images, idle=0.2, stall=0.2)
+    passes = {fields["passes"] for part in result.program.assignments.values() for fields in part.layers}
+    assert passes == {0, 1, 2, 3, 4}
+    assert check(result, images) > 15_000
 
 
 @pytest.mark.parametrize("number", range(1, len(MUTATIONS) + 1), ids=list(MUTATIONS))

@@ -118,9 +118,7 @@ def test_multiplier_cell_equals_the_portable_one_and_its_mutant_does_not() -> No
     designs[0] = dataclasses.replace(designs[0], verilog=designs[0].verilog + CELL_MODELS.read_text())
     columns = uniform(np.random.default_rng(3), designs[0], ROWS)
     columns["a"][::7] = columns["b"][::5] = (1 << 18) - 1
-    portable, ecp5, damaged = (
-        seen["product"] for seen in playback.play_side_by_side(designs, columns, ("product",))
-    )
+    portable, ecp5, damaged = (seen["product"] for seen in playback.play_side_by_side(designs, columns, ("product",)))
     assert len(np.unique(portable)) > ROWS // 2
     assert (portable == ecp5).all()
     assert (portable != damaged).mean() > 0.2

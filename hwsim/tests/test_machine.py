@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsim import spec
 from hwsim.machine import MEMORY_NAMES, FieldLayout, Machine, bits_for
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.requantize import RequantizerFormat
@@ -53,6 +54,8 @@ def test_records_are_checked() -> None:
         ({"strip_pixels": 48}, "strip_pixels must be a power of two, not 48"),
         ({"accumulator_bits": 40}, r"accumulator_bits must be 12 \.\. 32, not 40"),
         ({"image_channels": 5}, r"image_channels must be 1 \.\. 4, not 5"),
+        ({"datapath": "lut"}, "datapath must be planes or dsp, not 'lut'"),
+        ({"datapath": "dsp", "accumulator_bits": 20}, "must be more than the 21 bits of a sum of 16 products, not 20"),
         *(({name: 0}, rf"{name} must be 1 \.\. 1048576, not 0") for name in MEMORY_NAMES),
     ],
 )
@@ -91,3 +94,37 @@ def test_slots_and_peak_rates() -> None:
 
 def test_bits_for() -> None:
     assert [bits_for(value) for value in (0, 1, 2, 3, 4, 255, 256)] == [1, 1, 2, 2, 3, 8, 9]
+
+
+ALL_WIDTHS = WidthSet(tuple(range(1, spec.MAX_BITS + 1)))
+
+
+def digits(weight: int, bits: int, planes_of_passes: tuple[int, ...]) -> list[int]:
+    """Return the digits of a weight, the first signed: of a bipolar weight 2p - 1 they are its two planes less 2."""
+    planes = [spec.plane_bit(weight, bits, position) for position in range(spec.planes_applied(bits))]
+    values = []
+    for count in planes_of_passes:
+        values.append(sum(bit << (count - 1 - at) for at, bit in enumerate(planes[:count])))
+        planes = planes[count:]
+    top = planes_of_passes[0] - 1
+    values[0] = values[0] - (2 << top if bits > 1 and values[0] >> top else 2 if bits == 1 else 0)
+    return values
+
+
+@pytest.mark.parametrize("bits", ALL_WIDTHS)
+def test_digits_make_the_weight_and_planes_are_the_same_passes(bits: int) -> None:
+    dsp = Machine(weight_widths=ALL_WIDTHS, activation_widths=ALL_WIDTHS, datapath="dsp")
+    planes = dataclasses.replace(dsp, datapath="planes", banks=2, requantizers=1)
+    weights = (-1, 1) if bits == 1 else range(spec.signed_low(bits), spec.signed_high(bits) + 1)
+    for activation_bits in ALL_WIDTHS:
+        of_passes = dsp.planes_of_passes(bits, activation_bits)
+        slot = dsp.slot_bits(activation_bits)
+        assert len(of_passes) == -(-spec.planes_applied(bits) // slot)
+        assert max(of_passes) <= slot and sum(of_passes) == spec.planes_applied(bits)
+        for weight in weights:
+            made = 0
+            for at, digit in enumerate(digits(weight, bits, of_passes)):
+                made = spec.accumulate_digit(made, digit, slot if at else 0)
+            assert made == weight
+        assert planes.planes_of_passes(bits, activation_bits) == (1,) * spec.planes_applied(bits)
+        assert dsp.macs_per_cycle(bits, activation_bits) == 16 * 8 * (8 // slot) / len(of_passes)
