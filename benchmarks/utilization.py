@@ -29,7 +29,7 @@ from hwsim.precision import CATALOG
 from hwsim.program import Program, build, fit_machine
 from hwsim.random_network import random_images, resnet20
 from hwsim.timing import image_load_cycles, image_timing
-from rtl.leaves.block_ram_ecp5 import SHAPES, split
+from rtl.leaves.block_ram_ecp5 import block_count
 
 NETWORK = "resnet20"
 SEED = 1
@@ -71,12 +71,8 @@ def memory_shapes(machine: Machine) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def block_rams(shapes: Iterable[tuple[int, int, int]]) -> int:
-    """Return the ECP5 block RAMs of some memories: for each the best of the shapes, stacked; 16 words are LUT RAM."""
-    total = 0
-    for width, depth, granularity in shapes:
-        if depth > 16:
-            total += min(-(-depth // words) * len(split(width, granularity, bits)) for words, bits in SHAPES.items())
-    return total
+    """Return the ECP5 block RAMs of some memories."""
+    return sum(block_count(width, depth, granularity) for width, depth, granularity in shapes)
 
 
 def rows_of(network: Network, program: Program, name: str) -> list[dict[str, Any]]:

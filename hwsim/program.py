@@ -512,19 +512,11 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
 
 
 def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
-    """Return ``machine`` with memories as deep as a network needs, and its image channels.
-
-    Depths are rounded up to a power of two, those beyond 4096 words to a multiple of 2048: block RAMs come in pieces of
-    that size, and the weights are by far the largest memory.
-    """
+    """Return ``machine`` with memories as deep as a network needs, and its image channels."""
     machine = dataclasses.replace(machine, image_channels=min(4, network.image_shape[0]))
     needs = requirements(network, machine, assignments)
-    depths: dict[str, Any] = {name: _rounded_depth(need) for name, need in needs.items()}
+    depths: dict[str, Any] = {name: max(2, need) for name, need in needs.items()}
     return dataclasses.replace(machine, **depths)
-
-
-def _rounded_depth(words: int) -> int:
-    return 1 << max(1, (words - 1).bit_length()) if words <= 4096 else -(-words // 2048) * 2048
 
 
 def _check_widths(machine: Machine, assignment: Assignment) -> None:

@@ -13,7 +13,9 @@ from amaranth.lib import wiring
 from rtl.accumulator import Accumulator
 from rtl.array import Array
 from rtl.dsp_array import DspArray
+from rtl.leaves.block_ram_ecp5 import stack
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory_stack import Segment
 from rtl.leaves.multiplier import Ecp5Multiplier, Multiplier
 from rtl.targets import CELL_MODELS, ECP5
 from rtl.tests.mutation import mutant
@@ -70,22 +72,29 @@ def compare(designs: list[Design], columns: dict[str, np.ndarray], output: str) 
     return board.finish()
 
 
-@pytest.mark.parametrize(
-    ("width", "depth", "granularity"),
-    [(32, 512, 8), (40, 1024, 10), (24, 2000, 8), (3, 9000, 1)],
-)
-def test_block_ram_reads_what_was_written(width: int, depth: int, granularity: int) -> None:
+STACKS = [(20, 1300, 10), (72, 2600, 72)]
+"""Memories of several shapes of block, one on the other."""
+
+
+def check_block_ram(width: int, depth: int, granularity: int) -> None:
     designs = twins(lambda: TwoCycleMemory(width, depth, granularity))
     rng = np.random.default_rng(width)
     columns = uniform(rng, designs[0], ROWS)
-    few = rng.choice(depth, 12, replace=False)
-    columns["write_address"] = few[rng.integers(0, 12, ROWS)]
-    columns["read_address"] = few[rng.integers(0, 12, ROWS)]
+    edges = {address for segment in stack(width, depth, granularity) for address in (segment.start - 1, segment.start)}
+    few = np.array(sorted({*edges, depth - 1, *rng.choice(depth, 8).tolist()} - {-1}))
+    columns["write_address"] = few[rng.integers(0, len(few), ROWS)]
+    columns["read_address"] = few[rng.integers(0, len(few), ROWS)]
     # A word that is read while it is written is undefined.
     collides = (columns["write_address"] == columns["read_address"]) & (columns["write_enable"] != 0)
     columns["read_enable"] = np.where(collides, 0, columns["read_enable"])
     compared = compare(designs, columns, "read_data")
     assert compared > ROWS
+
+
+@pytest.mark.parametrize(("width", "depth", "granularity"), [(32, 512, 8), (24, 2000, 8), (3, 9000, 1), *STACKS])
+def test_block_ram_reads_what_was_written(width: int, depth: int, granularity: int) -> None:
+    assert (len(stack(width, depth, granularity)) > 1) == ((width, depth, granularity) in STACKS)
+    check_block_ram(width, depth, granularity)
 
 
 def test_array_in_carry_cells_equals_the_portable_one() -> None:
@@ -140,4 +149,17 @@ def test_dsp_array_in_cells_equals_the_portable_one() -> None:
 def test_a_block_ram_that_enables_the_wrong_bytes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtl.leaves.block_ram_ecp5.BYTE_BITS", 12)
     with pytest.raises(AssertionError):
-        test_block_ram_reads_what_was_written(32, 512, 8)
+        check_block_ram(32, 512, 8)
+
+
+def test_a_stack_that_takes_one_segment_for_another_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Segment.holds
+
+    def holds(segment: Segment, address: Value) -> Value:
+        return (
+            right(dataclasses.replace(segment, start=0), address) if segment.words == 512 else right(segment, address)
+        )
+
+    monkeypatch.setattr(Segment, "holds", holds)
+    with pytest.raises(AssertionError):
+        check_block_ram(*STACKS[0])

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value
+from amaranth.lib import wiring
+
+from rtl.leaves.memory_stack import MemoryStack, Segment, members, segments_of
+
+DEPTH_MIN = 64
+"""Shallower memories are left to the synthesizer, which puts them into distributed RAM."""
 
 BYTE_BITS = 9
 """Bits that share a write enable in the widest shapes."""
 
 SHAPES = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
-"""Words and bits of a block; the deepest are the narrowest, so that no words need choosing between blocks."""
+"""Words and bits of a block."""
 
 BLOCK_ADDRESS_BITS = 14
 
 
-def shape_for(depth: int) -> tuple[int, int] | None:
-    """Return the (words, bits) of the widest block of at least ``depth`` words, or ``None`` if there is none."""
-    return next(((words, bits) for words, bits in SHAPES.items() if words >= depth), None)
+def stack(width: int, depth: int, granularity: int) -> tuple[Segment, ...]:
+    """Return the segments of a memory, each of one shape of block: the fewest blocks and, of those, fewest segments."""
+    piece = min(SHAPES)
+    sizes = [(words // piece, len(split(width, granularity, bits))) for words, bits in SHAPES.items()]
+    # (blocks, segments, pieces of the last segment) of the best stack of so many pieces.
+    best: list[tuple[int, int, int]] = [(0, 0, 0)]
+    for pieces in range(1, -(-depth // piece) + 1):
+        options = []
+        for size, blocks in sizes:
+            below = best[max(0, pieces - size)]
+            options.append((below[0] + blocks, below[1] + 1, size))
+        best.append(min(options))
+    chosen = []
+    pieces = len(best) - 1
+    while pieces > 0:
+        chosen.append(best[pieces][2])
+        pieces -= chosen[-1]
+    return segments_of(size * piece for size in chosen)
 
 
 def split(width: int, granularity: int, block_bits: int) -> list[list[tuple[int, int, int]]]:
@@ -40,84 +61,104 @@ def split(width: int, granularity: int, block_bits: int) -> list[list[tuple[int,
     return blocks
 
 
-def block_count(width: int, depth: int, granularity: int) -> int | None:
-    """Return how many blocks a memory takes, or ``None`` if it is too deep for one."""
-    shape = shape_for(depth)
-    return None if shape is None else len(split(width, granularity, shape[1]))
+def block_count(width: int, depth: int, granularity: int) -> int:
+    """Return how many blocks a memory takes; shallow ones take none."""
+    if depth < DEPTH_MIN:
+        return 0
+    segments = stack(width, depth, granularity)
+    return sum(len(split(width, granularity, SHAPES[segment.words])) for segment in segments)
 
 
-def build(
-    m: Module,
-    *,
-    depth: int,
-    granularity: int,
-    write_address: Value,
-    write_data: Value,
-    write_enable: Value,
-    read_address: Value,
-    read_enable: Value,
-    read_data: Signal,
-) -> None:
-    """Add the blocks of a two-cycle memory to ``m``: port A writes, port B reads.
+def build(width: int, depth: int, granularity: int) -> wiring.Component:
+    """Return a two-cycle memory made of blocks."""
+    segments = stack(width, depth, granularity)
+    if len(segments) == 1:
+        return BlockRam(width, depth, granularity, segments[0].words)
+    return MemoryStack(
+        width, depth, granularity, segments, lambda segment: BlockRam(width, segment.words, granularity, segment.words)
+    )
 
-    A block of 36 bits shows the lower half of the word at the outputs of port A; both output registers are in use.
+
+class BlockRam(wiring.Component):
+    """The two-cycle memory, in blocks of one shape side by side: port A writes, port B reads.
+
     A word that is read while it is written is undefined.
+
+    Parameters
+    ----------
+    width, depth, granularity : int
+        See ``rtl.leaves.memory.TwoCycleMemory``.
+    block_words : int
+        Words of a block, one of ``SHAPES``; at least ``depth``.
+
+    Members
+    -------
+    write_address, write_data, write_enable, read_address, read_enable, read_data
+        See ``rtl.leaves.memory.TwoCycleMemory``.
     """
-    shape = shape_for(depth)
-    assert shape is not None
-    words, block_bits = shape
-    low = BLOCK_ADDRESS_BITS - (words - 1).bit_length()
-    clock = ClockSignal("sync")
-    for index, parts in enumerate(split(len(write_data), granularity, block_bits)):
-        data: list[Value] = [Const(0, 1)] * 36
-        enables: list[Value] = [Const(0, 1)] * 4
-        shown = Signal(36, name=f"block_{index}_shown")
-        for first, bits, at in parts:
-            for bit in range(bits):
-                data[at + bit] = write_data[first + bit]
-                enables[(at + bit) // BYTE_BITS] = write_enable[(first + bit) // granularity]
-            m.d.comb += read_data[first : first + bits].eq(shown[at : at + bits])
-        writes = Cat(enables).any()
-        address_a: list[Value] = [Const(0, 1)] * low + list(write_address)
-        address_b: list[Value] = [Const(0, 1)] * low + list(read_address)
-        if block_bits >= 18:
-            address_a[: block_bits // BYTE_BITS] = enables[: block_bits // BYTE_BITS]
-        address_a += [Const(0, 1)] * (BLOCK_ADDRESS_BITS - len(address_a))
-        address_b += [Const(0, 1)] * (BLOCK_ADDRESS_BITS - len(address_b))
-        ports: dict[str, Value] = {
-            "i_CLKA": clock,
-            "i_CEA": writes,
-            "i_WEA": Const(1, 1),
-            "i_OCEA": Const(1, 1),
-            "i_RSTA": Const(0, 1),
-            "i_CLKB": clock,
-            "i_CEB": read_enable,
-            "i_WEB": Const(0, 1),
-            "i_OCEB": Const(1, 1),
-            "i_RSTB": Const(0, 1),
-        }
-        for bit in range(3):
-            ports[f"i_CSA{bit}"] = ports[f"i_CSB{bit}"] = Const(0, 1)
-        for bit in range(BLOCK_ADDRESS_BITS):
-            ports[f"i_ADA{bit}"], ports[f"i_ADB{bit}"] = address_a[bit], address_b[bit]
-        for bit in range(18):
-            ports[f"i_DIA{bit}"] = data[bit]
-            if block_bits == 36:
-                ports[f"i_DIB{bit}"] = data[18 + bit]
-                ports[f"o_DOA{bit}"], ports[f"o_DOB{bit}"] = shown[bit], shown[18 + bit]
-            elif bit < block_bits:
-                ports[f"o_DOB{bit}"] = shown[bit]
-        m.submodules[f"block_{index}"] = Instance(
-            "DP16KD",
-            p_DATA_WIDTH_A=block_bits,
-            p_DATA_WIDTH_B=block_bits,
-            p_REGMODE_A="OUTREG",
-            p_REGMODE_B="OUTREG",
-            p_RESETMODE="SYNC",
-            p_WRITEMODE_A="NORMAL",
-            p_WRITEMODE_B="NORMAL",
-            p_CSDECODE_A="0b000",
-            p_CSDECODE_B="0b000",
-            p_GSR="DISABLED",
-            **ports,
-        )
+
+    def __init__(self, width: int, depth: int, granularity: int, block_words: int) -> None:
+        self.granularity = granularity
+        self.block_words = block_words
+        super().__init__(members(width, depth, granularity))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        block_bits = SHAPES[self.block_words]
+        low = BLOCK_ADDRESS_BITS - (self.block_words.bit_length() - 1)
+        clock = ClockSignal("sync")
+        for index, parts in enumerate(split(len(self.write_data), self.granularity, block_bits)):
+            data: list[Value] = [Const(0, 1)] * 36
+            enables: list[Value] = [Const(0, 1)] * 4
+            shown = Signal(36, name=f"block_{index}_shown")
+            for first, bits, at in parts:
+                for bit in range(bits):
+                    data[at + bit] = self.write_data[first + bit]
+                    enables[(at + bit) // BYTE_BITS] = self.write_enable[(first + bit) // self.granularity]
+                m.d.comb += self.read_data[first : first + bits].eq(shown[at : at + bits])
+            writes = Cat(enables).any()
+            address_a: list[Value] = [Const(0, 1)] * low + list(self.write_address)
+            address_b: list[Value] = [Const(0, 1)] * low + list(self.read_address)
+            if block_bits >= 18:
+                address_a[: block_bits // BYTE_BITS] = enables[: block_bits // BYTE_BITS]
+            address_a += [Const(0, 1)] * (BLOCK_ADDRESS_BITS - len(address_a))
+            address_b += [Const(0, 1)] * (BLOCK_ADDRESS_BITS - len(address_b))
+            ports: dict[str, Value] = {
+                "i_CLKA": clock,
+                "i_CEA": writes,
+                "i_WEA": Const(1, 1),
+                "i_OCEA": Const(1, 1),
+                "i_RSTA": Const(0, 1),
+                "i_CLKB": clock,
+                "i_CEB": self.read_enable,
+                "i_WEB": Const(0, 1),
+                "i_OCEB": Const(1, 1),
+                "i_RSTB": Const(0, 1),
+            }
+            for bit in range(3):
+                ports[f"i_CSA{bit}"] = ports[f"i_CSB{bit}"] = Const(0, 1)
+            for bit in range(BLOCK_ADDRESS_BITS):
+                ports[f"i_ADA{bit}"], ports[f"i_ADB{bit}"] = address_a[bit], address_b[bit]
+            # A block of 36 bits shows the lower half of the word at the outputs of port A.
+            for bit in range(18):
+                ports[f"i_DIA{bit}"] = data[bit]
+                if block_bits == 36:
+                    ports[f"i_DIB{bit}"] = data[18 + bit]
+                    ports[f"o_DOA{bit}"], ports[f"o_DOB{bit}"] = shown[bit], shown[18 + bit]
+                elif bit < block_bits:
+                    ports[f"o_DOB{bit}"] = shown[bit]
+            m.submodules[f"block_{index}"] = Instance(
+                "DP16KD",
+                p_DATA_WIDTH_A=block_bits,
+                p_DATA_WIDTH_B=block_bits,
+                p_REGMODE_A="OUTREG",
+                p_REGMODE_B="OUTREG",
+                p_RESETMODE="SYNC",
+                p_WRITEMODE_A="NORMAL",
+                p_WRITEMODE_B="NORMAL",
+                p_CSDECODE_A="0b000",
+                p_CSDECODE_B="0b000",
+                p_GSR="DISABLED",
+                **ports,
+            )
+        return m

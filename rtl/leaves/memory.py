@@ -6,16 +6,14 @@ from collections.abc import Iterable
 
 from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
 
 from rtl.checks import check_count
 from rtl.leaves import block_ram_ecp5
+from rtl.leaves.memory_stack import members
 from rtl.targets import target_of
 
 MAX_DEPTH = 1 << 20
 MAX_WIDTH_BITS = 1 << 14
-BLOCK_RAM_DEPTH_MIN = 64
-"""Shallower memories are left to the synthesizer, which puts them into distributed RAM."""
 
 
 class TwoCycleMemory(wiring.Component):
@@ -66,40 +64,19 @@ class TwoCycleMemory(wiring.Component):
             raise ValueError(f"a memory of {self.depth} words must have no more initial words, not {len(self.init)}")
         for word in self.init:
             check_count(word, 0, (1 << self.width) - 1, "an initial word of a memory")
-        super().__init__(
-            {
-                "write_address": In(range(self.depth)),
-                "write_data": In(self.width),
-                "write_enable": In(self.width // self.granularity),
-                "read_address": In(range(self.depth)),
-                "read_enable": In(1),
-                "read_data": Out(self.width),
-            }
-        )
+        super().__init__(members(self.width, self.depth, self.granularity))
 
     def uses_block_ram(self, platform: object) -> bool:
-        """Return whether it is made of ECP5 block RAMs: deep enough for them, not too deep, and empty at first."""
-        return (
-            target_of(platform).block_ram
-            and self.depth >= BLOCK_RAM_DEPTH_MIN
-            and not self.init
-            and block_ram_ecp5.shape_for(self.depth) is not None
-        )
+        """Return whether it is made of ECP5 block RAMs: deep enough for them, and empty at first."""
+        return target_of(platform).block_ram and self.depth >= block_ram_ecp5.DEPTH_MIN and not self.init
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.uses_block_ram(platform):
-            block_ram_ecp5.build(
-                m,
-                depth=self.depth,
-                granularity=self.granularity,
-                write_address=self.write_address,
-                write_data=self.write_data,
-                write_enable=self.write_enable,
-                read_address=self.read_address,
-                read_enable=self.read_enable,
-                read_data=self.read_data,
-            )
+            m.submodules.blocks = blocks = block_ram_ecp5.build(self.width, self.depth, self.granularity)
+            for name, member in self.signature.members.items():
+                inner, outer = getattr(blocks, name), getattr(self, name)
+                m.d.comb += inner.eq(outer) if member.flow == wiring.In else outer.eq(inner)
             return m
         m.submodules.store = store = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=self.init)
         write = store.write_port(granularity=None if self.granularity == self.width else self.granularity)

@@ -1,36 +1,64 @@
-"""Proof of the memory: the portable form keeps what was written."""
+"""Proofs of the memory: the portable form keeps what was written, and so does a stack of such memories."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Const, Mux, Signal
 
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory_stack import MemoryStack, segments_of
 from rtl.proofs.bench import Bench
 from rtl.proofs.proof import Mutant, Proof
 
 WIDTH, GRANULARITY, DEPTH = 6, 3, 5
+SEGMENTS = segments_of((4, 2, 2))
+STACK_DEPTH = 7
 
 
 def keeps_words(component):
-    """One word, any of them, followed through every write; whoever reads it gets it, two cycles later."""
+    """Of the portable memory."""
     bench = Bench(component(WIDTH, DEPTH, GRANULARITY))
+    check_words(bench, DEPTH, lambda address: bench.stored("dut.store", address))
+    return bench
+
+
+def stack_keeps_words(component):
+    """Of a stack of portable memories."""
+    bench = Bench(component(WIDTH, STACK_DEPTH, GRANULARITY, SEGMENTS, segment_memory))
+
+    def stored(address):
+        word = Const(0, WIDTH)
+        for index, segment in enumerate(SEGMENTS):
+            here = bench.stored(f"dut.segment_{index}.store", address[: segment.address_bits])
+            end = segment.start + segment.words
+            word = Mux((address >= segment.start) & (address < end), here, word)
+        return word
+
+    check_words(bench, STACK_DEPTH, stored)
+    return bench
+
+
+def segment_memory(segment):
+    """Return a proved memory for a segment."""
+    return TwoCycleMemory(WIDTH, segment.words, GRANULARITY)
+
+
+def check_words(bench, depth, stored):
+    """One word, any of them, followed through every write; whoever reads it gets it, two cycles later."""
     m, dut = bench.m, bench.component
-    bench.assume((dut.write_address < DEPTH) & (dut.read_address < DEPTH))
-    address = bench.any_constant(range(DEPTH), "address")
-    bench.assume(address < DEPTH)
+    latency = TwoCycleMemory.LATENCY
+    bench.assume((dut.write_address < depth) & (dut.read_address < depth))
+    address = bench.any_constant(range(depth), "address")
+    bench.assume(address < depth)
     word = Signal(WIDTH, reset_less=True)
     for part in range(WIDTH // GRANULARITY):
         bits = slice(part * GRANULARITY, (part + 1) * GRANULARITY)
         with m.If((dut.write_address == address) & dut.write_enable[part]):
             m.d.sync += word[bits].eq(dut.write_data[bits])
-    bench.check(bench.stored("dut.store", address) == word, "the word as it was written")
+    bench.check(stored(address) == word, "the word as it was written")
     reads = dut.read_enable & (dut.read_address == address)
-    bench.implies(
-        bench.past(reads, dut.LATENCY), dut.read_data == bench.past(word, dut.LATENCY), "the word as it is read"
-    )
-    idle = bench.past(~dut.read_enable, dut.LATENCY) & bench.after(dut.LATENCY, resets=False)
+    bench.implies(bench.past(reads, latency), dut.read_data == bench.past(word, latency), "the word as it is read")
+    idle = bench.past(~dut.read_enable, latency) & bench.after(latency, resets=False)
     bench.implies(idle, dut.read_data == bench.past(dut.read_data), "the word read last is kept")
-    return bench
 
 
 PROOFS = (
@@ -44,6 +72,19 @@ PROOFS = (
         mutants=(
             Mutant("write.en.eq(self.write_enable)", "write.en.eq(self.write_enable.any())"),
             Mutant("read.addr.eq(self.read_address)", "read.addr.eq(self.read_address ^ 1)"),
+        ),
+    ),
+    Proof(
+        "memory.stack_keeps_words",
+        f"the same of {STACK_DEPTH} words in a stack of such memories of "
+        f"{', '.join(str(segment.words) for segment in SEGMENTS)} words",
+        MemoryStack,
+        stack_keeps_words,
+        depth=4,
+        mutants=(
+            Mutant("self.write_enable & written", "self.write_enable"),
+            Mutant("with m.If(self.read_enable):", "with m.If(1):"),
+            Mutant("m.d.sync += shown.eq(chosen)", "m.d.comb += shown.eq(chosen)"),
         ),
     ),
 )
