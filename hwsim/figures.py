@@ -73,6 +73,13 @@ def demo_figure(report: Mapping[str, Any], image: NDArray[np.uint8], codes: Mapp
     return figure
 
 
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """Return an empty white figure."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inches, height_inches), dpi=130, layout="constrained", facecolor="white")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG to a temporary name and rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwsim.estimate import Estimate, Keeping
-from hwsim.figures import BLUE, FAINT, INK, ORANGE, PALE, label
+from hwsim.figures import BLUE, FAINT, INK, ORANGE, PALE, label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,13 +28,6 @@ TRAFFIC_TITLES = {
     "skip_bits_read": "skip codes, read",
     "table_bits": "requantizer tables, read",
 }
-
-
-def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """Return an empty white figure."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width_inches, height_inches), dpi=130, layout="constrained", facecolor="white")
 
 
 def estimate_figure(estimates: Sequence[Estimate]) -> Figure:
@@ -198,7 +191,9 @@ def draw_measured(axes: Axes, estimates: Sequence[Estimate], measured: Mapping[s
     _legend(axes, "lower right")
 
 
-def draw_keeping(axes: Axes, kept: Sequence[Keeping]) -> None:
+def draw_keeping(
+    axes: Axes, kept: Sequence[Keeping], title: str = "keeping a network that runs at every width"
+) -> None:
     """Draw what each way of keeping a network takes, its tables and parameters included."""
     places = np.arange(len(kept))[::-1]
     left = np.zeros(len(kept))
@@ -218,8 +213,9 @@ def draw_keeping(axes: Axes, kept: Sequence[Keeping]) -> None:
         )
     axes.set_yticks(places, [way.name.replace(", as ", ",\nas ").replace(" or ", "\nor ") for way in kept])
     axes.set_xlim(0, max(left) * 1.3)
-    label(axes, "keeping a network that runs at every width", "KiB", "")
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    label(axes, title, "KiB", "")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _legend(axes, "upper right")
 
 
 def _legend(axes: Axes, place: Any) -> None:

@@ -1,4 +1,4 @@
-"""The demo's figure, drawn from a made-up report."""
+"""The figures, drawn from made-up reports and random networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsim.figures import demo_figure, montage, save
+from hwsim.assignments import standard_assignments
+from hwsim.estimate import estimate, ways_of_keeping
+from hwsim.figures import demo_figure, montage, new_figure, save
+from hwsim.machine import Machine
+from hwsim.performance_figures import draw_keeping, draw_measured, draw_roofline, estimate_figure
+from hwsim.precision import CATALOG
+from hwsim.program import fit_machine
+from hwsim.random_network import SMALL, random_network
+from hwsim.switching_figures import comparisons_figure, switch_figure, weights_figure
+from hwsim.verification import Comparison
 
 pytest.importorskip("matplotlib")
 
@@ -43,3 +52,32 @@ def test_figure_is_saved_whole(tmp_path: Path) -> None:
     save(demo_figure(report, np.zeros((8, 8), np.uint8), codes), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [child.name for child in path.parent.iterdir()] == ["demo.png"]
+
+
+def test_the_figures_of_estimates_and_of_the_switch_are_drawn(tmp_path: Path) -> None:
+    network = random_network(7, CATALOG["8-4-2"], (1, 8, 8), SMALL)
+    assignments = standard_assignments(network)
+    widths = network.width_set
+    machine = fit_machine(network, assignments, Machine.sized(widths, widths, 8, 4))
+    estimates = [estimate(network, machine, assignment) for assignment in assignments]
+    measured = {found.assignment.name: {layer.name: layer.cycles for layer in found.layers} for found in estimates[:2]}
+    measured["W4A4"][network.layers[0].name] += 1
+    figure = new_figure(10, 4)
+    first, second, third = figure.subplots(1, 3)
+    draw_roofline(first, estimates, {name: sum(layers.values()) for name, layers in measured.items()})
+    draw_measured(second, estimates, measured)
+    layers = len(network.layers)
+    assert second.get_title(loc="left") == f"{2 * layers - 1} of {2 * layers} layers equal, to the cycle"
+    draw_keeping(third, ways_of_keeping(network, machine, assignments))
+    compared = {"one = other": [Comparison("W8A8", 10, 0), Comparison("W4A4", 10, 1)]}
+    layer = next(layer.name for layer in network.weight_layers if not network.is_pinned(layer))
+    figures = (
+        figure,
+        estimate_figure(estimates),
+        switch_figure(8, [4, 2]),
+        weights_figure(network, layer),
+        comparisons_figure(compared),
+    )
+    for index, one in enumerate(figures):
+        save(one, tmp_path / f"{index}.png")
+        assert (tmp_path / f"{index}.png").stat().st_size > 10_000
