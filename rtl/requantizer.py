@@ -8,6 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from rtl.checks import check_count
+from rtl.leaves.signed_product import Ecp5SignedProduct, SignedProduct
+from rtl.targets import target_of
 
 COARSE_SHIFT_LOG2 = 3
 """The shift is done in two stages: by multiples of 2**3, then by 0 .. 7."""
@@ -36,7 +38,7 @@ class Requantizer(wiring.Component):
     brings its own parameters. The sum has ``sum_bits`` bits, enough for every input, so equality needs no condition
     but ``low <= high``.
 
-    Stages: inputs | products | operand * M + B | + skip * K | coarse shift | fine shift | compare | clamp.
+    Stages: inputs | products | products | their sum with B | coarse shift | fine shift | compare | clamp.
 
     Parameters
     ----------
@@ -113,22 +115,18 @@ class Requantizer(wiring.Component):
                 value = register(value, f"{name}_{cycle + 1}")
             return value
 
+        def multiply(a: Value, b: Value, name: str) -> Value:
+            fits = Ecp5SignedProduct.cells(len(a), len(b)) is not None
+            kind = Ecp5SignedProduct if target_of(platform).multipliers and fits else SignedProduct
+            m.submodules[name] = leaf = kind(len(a), len(b))
+            m.d.comb += [leaf.a.eq(a), leaf.b.eq(b)]
+            return leaf.product
+
         sum_bits = self.sum_bits
-        product = register(
-            delay(self.operand, "operand", 1) * delay(self.multiplier, "multiplier", 1),
-            "product",
-            self.operand_bits + self.multiplier_bits,
-        )
-        total = register(product + delay(self.addend, "addend", 2), "product_and_addend", sum_bits)
+        sum_of_terms = multiply(self.operand, self.multiplier, "product") + delay(self.addend, "addend", 3)
         if self.skip_bits:
-            skip_product = register(
-                delay(self.skip, "skip", 1) * delay(self.skip_multiplier, "skip_multiplier", 1),
-                "skip_product",
-                self.skip_bits + self.skip_multiplier_bits,
-            )
-            total = register((total + delay(skip_product, "skip_product", 1))[:sum_bits].as_signed(), "total", sum_bits)
-        else:
-            total = register(total, "total", sum_bits)
+            sum_of_terms = sum_of_terms + multiply(self.skip, self.skip_multiplier, "skip_product")
+        total = register(sum_of_terms[:sum_bits].as_signed(), "total", sum_bits)
 
         shift = delay(self.shift, "shift", 4)
         fine_bits = min(COARSE_SHIFT_LOG2, len(shift))
@@ -144,9 +142,12 @@ class Requantizer(wiring.Component):
         shifted = register(coarse_shifted >> fine_shift, "shifted", sum_bits)
 
         low, high = delay(self.low, "low", 6), delay(self.high, "high", 6)
-        above = register(shifted > high, "above")
-        below = register(shifted < low, "below")
-        kept = register(shifted, "kept", self.output_bits)
+        # Most of the bits only tell whether the value fits.
+        value, upper = shifted[: self.output_bits].as_signed(), shifted[min(self.output_bits, sum_bits) - 1 :]
+        fits = ~(upper.any() ^ upper.all())
+        above = register(Mux(fits, value > high, ~shifted[-1]), "above")
+        below = register(Mux(fits, value < low, shifted[-1]), "below")
+        kept = register(value, "kept", self.output_bits)
         clamped = Mux(above, register(high, "high_7"), Mux(below, register(low, "low_7"), kept))
         m.d.comb += self.result.eq(register(clamped, "clamped", self.output_bits))
         return m

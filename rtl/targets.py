@@ -18,20 +18,21 @@ class Target:
         The array and the accumulator use CCU2C cells, see ``rtl.leaves.carry_chain``.
     block_ram : bool
         Memories use DP16KD cells with their output registers, see ``rtl.leaves.memory``.
-    multipliers : bool
-        The DSP datapath uses MULT18X18D cells with their registers, see ``rtl.leaves.multiplier``.
+    multipliers : int
+        MULT18X18D cells of the largest part. The DSP datapath and the requantizers use them, with their registers: see
+        ``rtl.leaves.multiplier`` and ``rtl.leaves.signed_product``. 0: they are written as ``*``.
     """
 
     name: str
     carry_cells: bool = False
     block_ram: bool = False
-    multipliers: bool = False
+    multipliers: int = 0
 
 
 PORTABLE = Target("portable")
 """Plain logic for every tool; the form that the leaves of the other targets are proved equal to."""
 
-ECP5 = Target("ecp5", carry_cells=True, block_ram=True, multipliers=True)
+ECP5 = Target("ecp5", carry_cells=True, block_ram=True, multipliers=156)
 """Lattice ECP5, through yosys and nextpnr."""
 
 TARGETS = {target.name: target for target in (PORTABLE, ECP5)}

@@ -17,6 +17,7 @@ from rtl.leaves.block_ram_ecp5 import stack
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.leaves.memory_stack import Segment
 from rtl.leaves.multiplier import Ecp5Multiplier, Multiplier
+from rtl.leaves.signed_product import Ecp5SignedProduct, SignedProduct
 from rtl.targets import CELL_MODELS, ECP5
 from rtl.tests.mutation import mutant
 from sim_tests import design, playback
@@ -131,6 +132,24 @@ def test_multiplier_cell_equals_the_portable_one_and_its_mutant_does_not() -> No
     assert len(np.unique(portable)) > ROWS // 2
     assert (portable == ecp5).all()
     assert (portable != damaged).mean() > 0.2
+
+
+@pytest.mark.parametrize(("a_bits", "b_bits"), [(24, 18), (9, 32), (9, 18)])
+def test_signed_products_in_cells_equal_the_portable_ones(a_bits: int, b_bits: int) -> None:
+    wrong = mutant(Ecp5SignedProduct, "low >> PART_BITS", "low.as_unsigned() >> PART_BITS")
+    forms = {"portable": SignedProduct, "ecp5": Ecp5SignedProduct, "mutant": wrong}
+    designs = [design.from_component(form(a_bits, b_bits), name) for name, form in forms.items()]
+    designs[0] = dataclasses.replace(designs[0], verilog=designs[0].verilog + CELL_MODELS.read_text())
+    rng = np.random.default_rng(a_bits)
+    columns = {}
+    for name, bits in (("a", a_bits), ("b", b_bits)):
+        low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+        special = rng.choice([low, high, -1, 0, 1], ROWS)
+        columns[name] = np.where(rng.random(ROWS) < 0.3, special, rng.integers(low, high, ROWS, endpoint=True))
+    portable, ecp5, damaged = (seen["product"] for seen in playback.play_side_by_side(designs, columns, ("product",)))
+    assert (portable[SignedProduct.LATENCY :][:ROWS] == columns["a"] * columns["b"]).all()
+    assert (portable == ecp5).all()
+    assert Ecp5SignedProduct.cells(a_bits, b_bits) == 1 or (portable != damaged).mean() > 0.2
 
 
 def test_dsp_array_in_cells_equals_the_portable_one() -> None:

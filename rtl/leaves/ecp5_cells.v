@@ -86,7 +86,7 @@ module DP16KD #(
         = shown[17:0];
 endmodule
 
-// Multiplier of 18 x 18 bits with all of its registers in use on one clock: inputs, pipeline and output.
+// Multiplier of 18 x 18 bits with registers on one clock: at the inputs, at the output and, if in use, between them.
 // The operands come from the fabric, and whether they are signed never changes; cascades and resets are not modelled.
 module MULT18X18D #(
     parameter REG_INPUTA_CLK = "NONE",
@@ -128,9 +128,10 @@ module MULT18X18D #(
         b = 0;
         multiplied = 0;
         product = 0;
-        if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0" || REG_PIPELINE_CLK != "CLK0"
-                || REG_OUTPUT_CLK != "CLK0" || SOURCEB_MODE != "B_SHIFT" || MULT_BYPASS != "DISABLED") begin
-            $display("MULT18X18D: this model has all registers on CLK0 and operands from the fabric only");
+        if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0" || REG_OUTPUT_CLK != "CLK0"
+                || (REG_PIPELINE_CLK != "CLK0" && REG_PIPELINE_CLK != "NONE")
+                || SOURCEB_MODE != "B_SHIFT" || MULT_BYPASS != "DISABLED") begin
+            $display("MULT18X18D: this model has registers on CLK0 and operands from the fabric only");
             $finish;
         end
     end
@@ -138,7 +139,7 @@ module MULT18X18D #(
         if (enable_a) a <= {A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0};
         if (enable_b) b <= {B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
         if (enable_pipeline) multiplied <= wide_a * wide_b;
-        if (enable_output) product <= multiplied;
+        if (enable_output) product <= REG_PIPELINE_CLK == "NONE" ? wide_a * wide_b : multiplied;
         if (SOURCEA || SOURCEB || RST0) begin
             $display("MULT18X18D: this model has no cascades and no resets");
             $finish;

@@ -80,9 +80,9 @@ PROOFS = (
         lambda component: narrow_equals_spec(component, 3),
         depth=10,
         mutants=(
-            Mutant('self.addend, "addend", 2', 'self.addend, "addend", 1'),
+            Mutant('self.addend, "addend", 3', 'self.addend, "addend", 2'),
             Mutant("step << fine_bits", "step << 2"),
-            Mutant("shifted > high", "shifted >= high + 2"),
+            Mutant("value > high", "value >= high + 2"),
         ),
     ),
     Proof(
@@ -91,7 +91,7 @@ PROOFS = (
         Requantizer,
         lambda component: narrow_equals_spec(component, 0),
         depth=10,
-        mutants=(Mutant('total = register(total, "total", sum_bits)', "pass"),),
+        mutants=(Mutant("multiply(self.operand, self.multiplier", "multiply(self.operand, self.operand"),),
     ),
     Proof(
         "requantizer.shift_and_clamp_equal_spec",
@@ -103,6 +103,7 @@ PROOFS = (
         mutants=(
             Mutant("coarse_shifted >> fine_shift", "coarse_shifted.as_unsigned() >> fine_shift"),
             Mutant("Mux(below, register(low", "Mux(above, register(low"),
+            Mutant("upper.any() ^ upper.all()", "shifted[-1] ^ upper.all()"),
         ),
     ),
 )

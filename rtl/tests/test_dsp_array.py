@@ -4,10 +4,12 @@
 import random
 
 import pytest
+from amaranth.hdl import Fragment
 
 from rtl.dsp_array import DspArray
 from rtl.leaves.array_column import LANE_BITS
 from rtl.leaves.digit_column import DigitColumn
+from rtl.targets import ECP5
 from rtl.tests import simulate
 from rtl.tests.mutation import mutant
 from rtl.tests.test_array import pack
@@ -161,3 +163,8 @@ def test_nonsense_is_refused(change, message):
     with pytest.raises(ValueError) as refusal:
         DspArray(**(right | change))
     assert str(refusal.value) == message
+
+
+def test_more_multipliers_than_the_target_has_are_refused():
+    with pytest.raises(ValueError, match="32 lanes x 16 columns take 512 multipliers, the largest ecp5 has 156"):
+        Fragment.get(DspArray(32, 16, 2, (8, 4, 2), 64), ECP5)

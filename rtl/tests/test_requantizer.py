@@ -134,10 +134,10 @@ def test_equals_the_contract_for_every_input_of_a_tiny_one():
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("product + delay(self.addend", "product + 1 + delay(self.addend"),
+        ('"product") + delay(self.addend', '"product") + 1 + delay(self.addend'),
         ("coarse_shifted >> fine_shift", "coarse_shifted.as_unsigned() >> fine_shift"),
-        ("shifted > high", "shifted >= high + 2"),
-        ("register(shifted < low", "register((shifted < low) & (shifted[0])"),
+        ("value > high", "value >= high + 2"),
+        ("value < low", "(value < low) & shifted[0]"),
     ],
 )
 def test_a_wrong_one_is_caught(right, wrong):
@@ -147,7 +147,7 @@ def test_a_wrong_one_is_caught(right, wrong):
 
 def test_a_skip_without_its_sign_is_caught():
     words = draw(MACHINE, 300, seed=2)
-    unsigned = mutant(Requantizer, 'delay(self.skip, "skip", 1)', 'delay(self.skip.as_unsigned(), "skip", 1)')
+    unsigned = mutant(Requantizer, '"skip_product")', '"skip_product").as_unsigned()')
     assert 0 < mismatches(unsigned(**MACHINE), words) < len(words)
 
 
