@@ -58,8 +58,8 @@ def memory_shapes(machine: Machine) -> dict[str, list[tuple[int, int, int]]]:
         "activations": [(machine.unit_bits, machine.activation_words, granule)] * machine.banks,
         "skip": [(skip, machine.skip_words, skip)],
         "image": [
-            (machine.activation_bits, 2 * machine.image_words, 8),
-            (8 * machine.image_channels, machine.raw_image_words, 8),
+            (machine.activation_bits, machine.image_words, 8),
+            (8 * machine.image_channels, 2 * machine.raw_image_words, 8),
         ],
         "accumulators": [(*accumulators, accumulators[0])] * 2,
         "descriptors": [

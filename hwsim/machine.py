@@ -149,8 +149,9 @@ class Machine:
     raw_image_words, layer_slots, result_words : int
         Depths of the memories: weight planes (words of ``weight_port_bits``), switched planes of one tile (there are
         two), requantizer entries, their skip multipliers (of layers that add only), activation words, skip words of
-        ``requantizers`` codes, laid out image words (there are two images), words of ``image_channels`` bytes of the
-        raw image, layers of all resident assignments, result words of ``requantizers`` logits (there are two results).
+        ``requantizers`` codes, laid out image words (a ring, so a power of two), words of ``image_channels`` bytes of
+        the raw image (there are two images), layers of all resident assignments, result words of ``requantizers``
+        logits (there are two results).
 
     Raises
     ------
@@ -213,6 +214,7 @@ class Machine:
             )
         for name in MEMORY_NAMES:
             _require_range(name, getattr(self, name), 1, 1 << 20)
+        _require_power_of_two("image_words", self.image_words, 2, 1 << 20)
 
     @classmethod
     def sized(
@@ -334,8 +336,8 @@ class Machine:
             + self.skip_table_words * self.requantizer.skip_multiplier_bits,
             "activations": self.activation_words * self.activation_bits,
             "skip": self.skip_words * self.requantizers * spec.SKIP_BITS,
-            "image": 2 * self.image_words * self.activation_bits
-            + self.raw_image_words * self.image_channels * spec.IMAGE_BITS,
+            "image": self.image_words * self.activation_bits
+            + 2 * self.raw_image_words * self.image_channels * spec.IMAGE_BITS,
             "accumulators": 2 * self.strip_pixels * self.columns * self.accumulator_bits,
             "descriptors": self.layer_slots * (self.layer_layout.load_words + self.tiles_layout.load_words) * 32,
             "results": 2 * self.result_words * self.requantizers * spec.LOGIT_BITS,
@@ -387,6 +389,7 @@ class Machine:
             (
                 ("is_max_pool", 1),
                 ("reads_image", 1),
+                ("releases_image", 1),
                 ("is_last", 1),
                 ("slot_index", 2),
                 ("input_start", address),
@@ -469,6 +472,9 @@ class Machine:
                 ("window_step", raw_address),
                 ("window_row_step", raw_address),
                 ("image_bytes", bits_for(self.raw_image_words * self.image_channels)),
+                ("words", bits_for(self.image_words - 1)),
+                ("windows_held", bits_for(self.image_words)),
+                ("windows_lead", bits_for(self.image_words)),
                 ("classes", SIZE_BITS),
             )
         )

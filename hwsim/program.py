@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim import spec
+from hwsim.image_ring import lead_windows
 from hwsim.machine import (
     KERNEL_BITS,
     LOAD_COUNT_BITS,
@@ -111,6 +112,43 @@ def padded_channels(machine: Machine, network: Network, layer: Layer) -> int:
         steps = kernel[0] * kernel[1] * image_steps(network, machine)
         return -(-steps // machine.image_steps_per_word) * machine.lanes
     return -(-channels // machine.channel_multiple) * machine.channel_multiple
+
+
+def image_lead(network: Network, machine: Machine, ring_words: int) -> int | None:
+    """Return the windows to lay out before the first layer may begin, or None if a ring of that size is too small.
+
+    Layers of several tiles read the image several times; then, and if several layers read it, all of it must be there.
+    """
+    readers = [network.layer(name) for name in network.readers(IMAGE)]
+    first = readers[0]
+    geometry = layer_geometry(network, first)
+    kernel, _, _ = window(network, first)
+    words = image_words_per_window(network, machine)
+    windows = geometry.output_pixels
+    if len(readers) > 1 or tile_count(machine, geometry) > 1:
+        return windows if windows * words <= ring_words else None
+    passes = spec.planes_applied(spec.MAX_BITS) * words
+    return lead_windows(
+        windows=windows,
+        row_windows=geometry.output_width,
+        window_cycles=kernel[0] * kernel[1] * image_steps(network, machine),
+        strip_pixels=machine.strip_pixels,
+        strip_cycles=machine.strip_pixels * passes,
+        capacity=ring_words // words,
+    )
+
+
+def image_words_per_window(network: Network, machine: Machine) -> int:
+    """Return the image words that the window of one output pixel takes."""
+    return padded_channels(machine, network, network.layer(network.readers(IMAGE)[0])) // machine.lanes
+
+
+def image_ring_words(network: Network, machine: Machine) -> int:
+    """Return the depth of the smallest ring that serves a network's images, a power of two."""
+    ring_words = 2
+    while image_lead(network, machine, ring_words) is None:
+        ring_words *= 2
+    return ring_words
 
 
 def image_steps(network: Network, machine: Machine) -> int:
@@ -492,8 +530,6 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
             entries = _channel_groups(machine, geometry.output_channels) * machine.requantizers
             table_words += entries + 1
             skip_table_words += entries if _adds(layer) else 0
-    first = next(layer for layer in network if layer.input == IMAGE)
-    geometry = layer_geometry(network, first)
     _, height, width = network.image_shape
     needs = {
         "weight_words": weight_words,
@@ -502,7 +538,7 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
         "skip_table_words": skip_table_words,
         "activation_words": activation_words,
         "skip_words": skip_words,
-        "image_words": geometry.output_pixels * padded_channels(machine, network, first) // machine.lanes,
+        "image_words": image_ring_words(network, machine),
         "raw_image_words": height * width * image_steps(network, machine),
         "layer_slots": len(network.layers) * len(assignments),
         "result_words": _channel_groups(machine, network.classes),
@@ -833,6 +869,7 @@ def _layer_fields(
     fields |= {
         "is_last": layer is network.layers[-1],
         "reads_image": reads_image,
+        "releases_image": reads_image and layer.name == network.readers(IMAGE)[-1],
         "slot_index": machine.slot_index(activation_bits),
         # Addresses wrap, so padding may start before the tensor; such pixels are masked.
         "input_start": (input_start - geometry.padding * (row_units + units)) & address_mask,
@@ -915,12 +952,23 @@ def _tiles_fields(
 
 
 def image_fields(network: Network, machine: Machine) -> dict[str, int]:
-    """Return the geometry record for the image loader and the result buffer."""
+    """Return the geometry record for the image loader and the result buffer.
+
+    Raises
+    ------
+    ValueError
+        If the image memory is too small for the network.
+    """
     first = network.layer(network.readers(IMAGE)[0])
     kernel, stride, padding = window(network, first)
     channels, height, width = network.image_shape
     _, out_height, out_width = network.shape(first.name)
     steps = image_steps(network, machine)
+    window_words = image_words_per_window(network, machine)
+    lead = image_lead(network, machine, machine.image_words)
+    if lead is None:
+        need = image_ring_words(network, machine)
+        raise ValueError(f"the network needs image_words = {need}, the machine has {machine.image_words}")
     address_mask = (1 << bits_for(machine.raw_image_words - 1)) - 1
     return {
         "channels": channels,
@@ -938,6 +986,9 @@ def image_fields(network: Network, machine: Machine) -> dict[str, int]:
         "window_step": stride * steps & address_mask,
         "window_row_step": stride * width * steps & address_mask,
         "image_bytes": channels * height * width,
+        "words": out_height * out_width * window_words & machine.image_words - 1,
+        "windows_held": machine.image_words // window_words,
+        "windows_lead": lead,
         "classes": network.classes,
     }
 

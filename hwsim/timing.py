@@ -188,7 +188,8 @@ class _Loader:
 def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
     """Return the cycles from an image's first byte until the array may begin, if the bytes come one a cycle.
 
-    Rows of windows are laid out while later rows still arrive.
+    Rows of windows are laid out while later rows still arrive; the array may begin when the last byte has arrived and
+    enough windows are laid out, see ``hwsim.image_ring``.
 
     Parameters
     ----------
@@ -197,11 +198,25 @@ def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
         ``Program.image``.
     """
     row_bytes = image["width"] * image["channels"]
-    windows = image["output_width"] * image["kernel_height"] * image["kernel_width"] * image["steps"]
+    row_windows, lead = image["output_width"], image["windows_lead"]
+    window_cycles = image["kernel_height"] * image["kernel_width"] * image["steps"]
     # The layout begins one cycle after the first row is there; a row of windows waits for the rows it reads.
-    wait = row_bytes + 1
-    for row in range(image["output_height"]):
+    begin = row_bytes + 1
+    for row in range(-(-lead // row_windows)):
         needed = row * image["stride"] + image["kernel_height"] - image["padding"]
         here = min(max(needed, 1), image["height"]) * row_bytes
-        wait = max(wait, here) + 1 + windows
-    return max(wait + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes) + 1
+        windows = min(lead - row * row_windows, row_windows)
+        begin = max(begin, here) + 1 + windows * window_cycles
+    return max(begin + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes)
+
+
+def image_layout_cycles(image: Mapping[str, int]) -> int:
+    """Return the cycles that the image loader takes to lay out an image that has been received.
+
+    Parameters
+    ----------
+    image : mapping of str to int
+        ``Program.image``.
+    """
+    window_cycles = image["kernel_height"] * image["kernel_width"] * image["steps"]
+    return image["output_height"] * (1 + image["output_width"] * window_cycles) + MEMORY_LATENCY_CYCLES + 2

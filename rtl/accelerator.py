@@ -112,9 +112,7 @@ class Accelerator(wiring.Component):
             memory(f"activation_{bank}", machine.unit_bits, machine.activation_words, granule)
             for bank in range(machine.banks)
         ]
-        images = memory(
-            "image", machine.activation_bits, 2 * machine.image_words, machine.activation_bits // machine.lanes
-        )
+        images = memory("image", machine.activation_bits, machine.image_words, LANE_BITS)
         skips = memory("skip", machine.requantizers * spec.SKIP_BITS, machine.skip_words)
 
         m.submodules.load_port = load_port = LoadPort(machine)
@@ -158,7 +156,10 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             image_loader.geometry.eq(geometry),
             sequencer.image_ready.eq(image_loader.image_ready),
+            image_loader.image_start.eq(sequencer.image_start),
             image_loader.image_release.eq(sequencer.image_release),
+            image_loader.strip_release.eq(streamer.image_release),
+            image_loader.strip_pixels.eq(streamer.image_release_pixels),
             sequencer.result_free.eq(result_buffer.free),
             result_buffer.done.eq(sequencer.result_done),
             result_buffer.classes.eq(geometry.classes),
@@ -205,7 +206,7 @@ class Accelerator(wiring.Component):
             streamer.pass_ready.eq(feeder.pass_ready),
             streamer.next_pass.eq(feeder.next_pass),
             feeder.take.eq(streamer.take),
-            images.read_address.eq(streamer.read_address[0] + Mux(image_loader.half, machine.image_words, 0)),
+            images.read_address.eq(streamer.read_address[0] + image_loader.base),
             images.write_address.eq(image_loader.write_address),
             images.write_data.eq(image_loader.write_data),
             images.write_enable.eq(image_loader.write_enable),

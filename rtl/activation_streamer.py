@@ -55,6 +55,10 @@ class ActivationStreamer(wiring.Component):
         One of the two accumulator banks is free.
     bank_take : Out(1)
         A job begins and takes a bank.
+    image_release : Out(1)
+        The windows of a strip of the image have been read for the last time, one cycle.
+    image_release_pixels : Out
+        How many they are.
     read_address : Out
         For each bank, the word to read.
     read_data : In
@@ -79,6 +83,8 @@ class ActivationStreamer(wiring.Component):
                 "take": Out(1),
                 "bank_free": In(1),
                 "bank_take": Out(1),
+                "image_release": Out(1),
+                "image_release_pixels": Out(range(machine.strip_pixels + 1)),
                 "read_address": Out(data.ArrayLayout(machine.word_address_bits, machine.banks)),
                 "read_data": In(data.ArrayLayout(machine.unit_bits, machine.banks)),
                 "activations": Out(data.ArrayLayout(machine.unit_bits, machine.banks)),
@@ -174,6 +180,10 @@ class ActivationStreamer(wiring.Component):
             step.accumulator_bank.eq(accumulator_bank),
             step.address.eq(pixel),
             step.ends_job.eq(running & last_pixel & this_pass.last_of_job),
+        ]
+        m.d.comb += [
+            self.image_release.eq(step.ends_job & this_pass.releases_image),
+            self.image_release_pixels.eq(strip_pixels),
         ]
         m.d.comb += self.step.eq(delay(m, step, self.LATENCY, "step"))
 

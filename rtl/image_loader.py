@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from hwsim.machine import KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 
@@ -16,11 +17,14 @@ class ImageLoader(wiring.Component):
     The first layer's window of an output pixel, in (kernel row, kernel column, channel) order with 0 outside the
     image, becomes the lanes of consecutive image words, so that the first layer runs as a 1x1 convolution and images
     of few channels keep the lanes busy. ``image_channels`` channels of one tap are laid out in a cycle, and a word
-    holds as many whole taps as fit. The image memory holds two images, so the next one is received while the array
-    works on this one. A row of windows is laid out as soon as its pixels have arrived.
+    holds as many whole taps as fit. A row of windows is laid out as soon as its pixels have arrived.
 
-    Cycles: one for each byte received; one for each tap (and ``image_channels`` channels) of each output pixel, begun
-    when the pixels are there; the next image is received when the layout has ended.
+    The image memory is a ring of windows, see ``hwsim.image_ring``: windows are laid out while others are read, and
+    while the array works on later layers the first windows of the next image are. Raw images are kept twice, so that
+    the next one is received meanwhile.
+
+    Cycles: one for each byte received; one for each tap (and ``image_channels`` channels) of each window, begun when
+    the pixels are there and a window of the ring is free; one for each row of windows.
 
     Members
     -------
@@ -29,13 +33,17 @@ class ImageLoader(wiring.Component):
     i : In(stream.Signature(8))
         Pixels, unsigned.
     image_ready : Out(1)
-        The oldest half holds an image.
-    half : Out(1)
-        Which half that is.
+        The next image has been received, and enough of it laid out for the first layer to begin.
+    base : Out
+        Image word where the running image begins, or the next one.
+    image_start : In(1)
+        The image that is ready begins to run, one cycle.
     image_release : In(1)
-        The oldest image is not needed any more, one cycle.
+        The running image is over, one cycle; all its windows have been released.
+    strip_release, strip_pixels : In
+        That many windows of the running image have been read for the last time, one cycle.
     write_address, write_data, write_enable : Out
-        Image memory, both halves; one enable for each lane.
+        Image memory; one enable for each lane.
     """
 
     def __init__(self, machine: Machine):
@@ -45,9 +53,12 @@ class ImageLoader(wiring.Component):
                 "geometry": In(struct(machine.image_layout)),
                 "i": In(stream.Signature(spec.IMAGE_BITS)),
                 "image_ready": Out(1),
-                "half": Out(1),
+                "base": Out(range(max(2, machine.image_words))),
+                "image_start": In(1),
                 "image_release": In(1),
-                "write_address": Out(range(2 * machine.image_words)),
+                "strip_release": In(1),
+                "strip_pixels": In(range(machine.strip_pixels + 1)),
+                "write_address": Out(range(max(2, machine.image_words))),
                 "write_data": Out(machine.activation_bits),
                 "write_enable": Out(machine.lanes),
             }
@@ -58,26 +69,34 @@ class ImageLoader(wiring.Component):
         machine = self.machine
         geometry = self.geometry
         step_channels = machine.image_channels
-        raw_depth = max(2, machine.raw_image_words)
-        m.submodules.raw = raw = TwoCycleMemory(step_channels * LANE_BITS, raw_depth, LANE_BITS)
+        raw_address_bits = dict(machine.image_layout.fields)["start"]
+        m.submodules.raw = raw = TwoCycleMemory(step_channels * LANE_BITS, 2 << raw_address_bits, LANE_BITS)
 
-        ready = Signal(2)
-        write_half, read_half = Signal(), Signal()
-        laid_out = Signal()
-        m.d.comb += [self.image_ready.eq(ready != 0), self.half.eq(read_half)]
-        m.d.sync += ready.eq(ready + laid_out - self.image_release)
+        # Windows of the ring that are taken, those that can be read, and images laid out but not begun: -1 while the
+        # running image still is being laid out.
+        taken, laid = Signal(range(machine.image_words + 1)), Signal(range(machine.image_words + 1))
+        images_ahead = Signal(signed(len(taken) + 1))
+        begins_window, ends_window, laid_out = Signal(), Signal(), Signal()
+        released = Mux(self.strip_release, self.strip_pixels, 0)
+        m.d.sync += [
+            taken.eq(taken + begins_window - released),
+            laid.eq(laid + delay(m, ends_window, TwoCycleMemory.LATENCY, "ends_window") - released),
+            images_ahead.eq(images_ahead + laid_out - self.image_start),
+        ]
         with m.If(self.image_release):
-            m.d.sync += read_half.eq(~read_half)
+            m.d.sync += self.base.eq(self.base + geometry.words)
 
-        # Receive: bytes of a pixel, pixels of a row, rows. The raw image is free again when it has been laid out.
+        # Receive: bytes of a pixel, pixels of a row, rows, into one half of the raw memory while the other is laid out.
         byte = Signal(range(max(2, step_channels)))
         channel, column = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        rows_received = Signal(SIZE_BITS)
-        raw_address = Signal(range(raw_depth))
+        receive_half, layout_half = Signal(), Signal()
+        rows = [Signal(SIZE_BITS, name=f"rows_received_{half}") for half in range(2)]
+        rows_received, rows_laid_out = Mux(receive_half, rows[1], rows[0]), Mux(layout_half, rows[1], rows[0])
+        raw_address = Signal(raw_address_bits)
         last_channel = channel == geometry.channels - 1
         m.d.comb += [
             self.i.ready.eq(rows_received != geometry.height),
-            raw.write_address.eq(raw_address),
+            raw.write_address.eq(Cat(raw_address, receive_half)),
             raw.write_data.eq(self.i.payload.replicate(step_channels)),
             raw.read_enable.eq(1),
         ]
@@ -89,7 +108,16 @@ class ImageLoader(wiring.Component):
             with m.If(last_channel):
                 m.d.sync += [channel.eq(0), column.eq(column + 1)]
                 with m.If(column == geometry.width - 1):
-                    m.d.sync += [column.eq(0), rows_received.eq(rows_received + 1)]
+                    m.d.sync += column.eq(0)
+                    for half in range(2):
+                        with m.If(receive_half == half):
+                            m.d.sync += rows[half].eq(rows[half] + 1)
+                    with m.If(rows_received == geometry.height - 1):
+                        m.d.sync += [receive_half.eq(~receive_half), raw_address.eq(0)]
+
+        arrived = rows_laid_out == geometry.height
+        enough = (images_ahead == 0) & (rows_laid_out != 0) & arrived & (laid >= geometry.windows_lead)
+        m.d.comb += self.image_ready.eq((images_ahead > 0) | enough)
 
         # Lay out: steps of a tap, taps of a window, windows.
         step = Signal(SIZE_BITS)
@@ -97,15 +125,15 @@ class ImageLoader(wiring.Component):
         output_column, output_row = Signal(SIZE_BITS), Signal(SIZE_BITS)
         window_x, window_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
         position = Signal(range(max(2, machine.image_steps_per_word)))
-        word_address = Signal(range(2 * machine.image_words))
+        word_address = Signal.like(self.write_address)
         addresses = {
-            name: Signal(range(raw_depth), name=name) for name in ("row_start", "window_start", "tap_row", "tap")
+            name: Signal(raw_address_bits, name=name) for name in ("row_start", "window_start", "tap_row", "tap")
         }
         x, y = Signal(signed(SIZE_BITS + 2)), Signal(signed(SIZE_BITS + 2))
         m.d.comb += [
             x.eq(window_x + kernel_column - geometry.padding),
             y.eq(window_y + kernel_row - geometry.padding),
-            raw.read_address.eq(addresses["tap"]),
+            raw.read_address.eq(Cat(addresses["tap"], layout_half)),
         ]
         inside = (x >= 0) & (x < geometry.width) & (y >= 0) & (y < geometry.height)
         last_step = step == geometry.steps - 1
@@ -115,7 +143,8 @@ class ImageLoader(wiring.Component):
         last_output_row = output_row == geometry.output_height - 1
         rows_needed = Signal(signed(SIZE_BITS + 3))
         m.d.comb += rows_needed.eq(window_y + geometry.kernel_height - geometry.padding)
-        row_is_here = (rows_received == geometry.height) | (rows_needed <= rows_received)
+        row_is_here = arrived | (rows_needed <= rows_laid_out)
+        has_room = taken != geometry.windows_held
 
         def begin_window(address):
             return [addresses[name].eq(address) for name in ("window_start", "tap_row", "tap")]
@@ -123,29 +152,24 @@ class ImageLoader(wiring.Component):
         gathering = Signal()
         settle = Signal(range(4))
         with m.FSM():
-            with m.State("WAIT HALF"):
-                with m.If((ready != 2) & (rows_received != 0)):
-                    m.d.sync += [
-                        signal.eq(0)
-                        for signal in (
-                            step,
-                            kernel_column,
-                            kernel_row,
-                            output_column,
-                            output_row,
-                            window_x,
-                            window_y,
-                            position,
-                        )
-                    ]
-                    m.d.sync += [
-                        word_address.eq(Mux(write_half, machine.image_words, 0)),
-                        addresses["row_start"].eq(geometry.start),
-                        *begin_window(geometry.start),
-                    ]
+            with m.State("WAIT IMAGE"):
+                with m.If(rows_laid_out != 0):
+                    counters = (
+                        step,
+                        kernel_column,
+                        kernel_row,
+                        output_column,
+                        output_row,
+                        window_x,
+                        window_y,
+                        position,
+                    )
+                    m.d.sync += [counter.eq(0) for counter in counters]
+                    m.d.sync += [addresses["row_start"].eq(geometry.start), *begin_window(geometry.start)]
                     m.next = "WAIT ROW"
             with m.State("WAIT ROW"):
-                with m.If(row_is_here):
+                with m.If(row_is_here & has_room):
+                    m.d.comb += begins_window.eq(1)
                     m.next = "LAY OUT"
             with m.State("LAY OUT"):
                 m.d.comb += gathering.eq(1)
@@ -168,6 +192,7 @@ class ImageLoader(wiring.Component):
                         ]
                     with m.Else():
                         # A window starts a new word; if this one just filled its word, the address has moved already.
+                        m.d.comb += ends_window.eq(1)
                         m.d.sync += [
                             kernel_column.eq(0),
                             kernel_row.eq(0),
@@ -180,6 +205,9 @@ class ImageLoader(wiring.Component):
                                 window_x.eq(window_x + geometry.stride),
                                 *begin_window(addresses["window_start"] + geometry.window_step),
                             ]
+                            m.d.comb += begins_window.eq(has_room)
+                            with m.If(~has_room):
+                                m.next = "WAIT ROW"
                         with m.Else():
                             next_row_start = addresses["row_start"] + geometry.window_row_step
                             m.d.sync += [
@@ -197,18 +225,18 @@ class ImageLoader(wiring.Component):
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
                 # Rows below the last window may still be on their way.
-                with m.If((settle == 0) & (rows_received == geometry.height)):
+                with m.If((settle == 0) & arrived):
                     m.d.comb += laid_out.eq(1)
-                    m.d.sync += [write_half.eq(~write_half), rows_received.eq(0), raw_address.eq(0)]
-                    m.next = "WAIT HALF"
+                    m.d.sync += layout_half.eq(~layout_half)
+                    for half in range(2):
+                        with m.If(layout_half == half):
+                            m.d.sync += rows[half].eq(0)
+                    m.next = "WAIT IMAGE"
                 with m.Elif(settle == 0):
                     m.d.sync += settle.eq(0)
 
         controls = Cat(gathering, inside, position, word_address)
-        for _ in range(TwoCycleMemory.LATENCY):
-            stage = Signal(len(controls))
-            m.d.sync += stage.eq(controls)
-            controls = stage
+        controls = delay(m, controls, TwoCycleMemory.LATENCY, "controls")
         position_end = 2 + len(position)
         pixel = Mux(controls[1], raw.read_data, 0)
         m.d.comb += self.write_address.eq(controls[position_end:])

@@ -32,6 +32,7 @@ def pass_layout(machine: Machine) -> data.StructLayout:
             "subtracts": 1,
             "first_of_job": 1,
             "last_of_job": 1,
+            "releases_image": 1,
         }
     )
 
@@ -164,6 +165,7 @@ class WeightFeeder(wiring.Component):
             ),
             self.next_pass.first_of_job.eq((plane == 0) & first_step),
             self.next_pass.last_of_job.eq(last_plane & window_ended),
+            self.next_pass.releases_image.eq(layer.releases_image & last_tile),
         ]
 
         def begin_window(address):

@@ -77,7 +77,7 @@ def keeps_banks(component):
 
 
 def keeps_barriers(component):
-    """Image and result halves: an image runs when it is there and its result has a place, and not otherwise."""
+    """An image runs when it is there and its result has a place, and not otherwise."""
     bench = Bench(component(SMALL))
     bench.free("dut.sequencer.layer")
     # A descriptor may take any time to fetch, an image any geometry, and a bank may always be ready.
@@ -85,20 +85,16 @@ def keeps_barriers(component):
     bench.free("dut.image_loader.geometry")
     bench.free("dut.drain.bank_ready")
     sequencer, drain, pool = (bench.part(f"dut.{name}") for name in ("sequencer", "drain", "max_pool"))
-    results, images = bench.internal("dut.result_buffer.used"), bench.internal("dut.image_loader.ready")
-    laid_out = bench.internal("dut.image_loader.laid_out")
+    results, images = bench.internal("dut.result_buffer.used"), bench.part("dut.image_loader")
 
     works = bench.in_state("dut.sequencer", "FETCH", "LAYER")
     in_layer = bench.in_state("dut.sequencer", "LAYER")
-    lays_out = bench.in_state("dut.image_loader", "WAIT ROW", "LAY OUT", "SETTLE")
     bench.check(results <= 2, "no more result halves used than there are")
     bench.implies(~bench.in_state("dut.result_buffer", "IDLE"), results != 0, "only what is there is sent")
     bench.implies(sequencer.result_done, results != 2, "a result that is done has its half")
     bench.implies(works, results != 2, "a result half is kept free while an image runs")
-    bench.check(images + lays_out <= 2, "no more images laid out than there is room for")
-    bench.implies(laid_out, images != 2, "an image that is laid out has its half")
-    bench.implies(works, images != 0, "an image is kept while it runs")
-    bench.implies(sequencer.image_release, images != 0, "an image that is released is there")
+    bench.implies(sequencer.image_start, images.image_ready & ~works, "an image begins when it is there")
+    bench.implies(sequencer.image_release, works, "an image that is over has run")
 
     # Engines work only within a layer, one of them at a time, and logits arrive before it is done.
     drains, pools = ~bench.in_state("dut.drain", "IDLE"), ~bench.in_state("dut.max_pool", "IDLE")
@@ -140,8 +136,8 @@ PROOFS = (
     ),
     Proof(
         "accelerator.keeps_barriers",
-        "the two image halves and the two result halves: an image runs only with its image laid out and a result half "
-        "free, both stay so until it is done, logits are written within that time; whatever the layers",
+        "images and the two result halves: an image begins only when it is ready and a result half is free, which "
+        "stays so until it is done, and logits are written within that time; whatever the layers",
         Accelerator,
         keeps_barriers,
         depth=3,

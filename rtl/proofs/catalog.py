@@ -14,6 +14,7 @@ from rtl.proofs import (
     bus,
     digit_datapath,
     dot_product,
+    image_loader,
     memory,
     requantizer,
     result_buffer,
@@ -36,6 +37,7 @@ MODULES = (
     activation_streamer,
     result_buffer,
     bus,
+    image_loader,
     accelerator,
 )
 

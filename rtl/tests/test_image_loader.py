@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.network import IMAGE, Network, uniform_assignment
 from hwsim.precision import CATALOG
-from hwsim.program import build, fit_machine
+from hwsim.program import fit_machine, image_fields, image_words_per_window
 from hwsim.random_network import AveragePool, Convolution, random_images, random_network
 from hwsim.timing import image_load_cycles
 from rtl.image_loader import ImageLoader
 from rtl.tests.mutation import mutant
 
 WIDTHS = CATALOG["8"]
+OVERWRITTEN = -2
 CASES = {
     "digits": ((1, 8, 8), Convolution(channels=4)),
     "strided": ((3, 9, 7), Convolution(channels=4, kernel=5, stride=2)),
@@ -27,12 +29,21 @@ CASES = {
 }
 
 
-def prepared(name: str, lanes: int) -> tuple[Network, Machine, dict[str, int]]:
+def prepared(name: str, lanes: int) -> tuple[Network, Machine]:
     shape, convolution = CASES[name]
     network = random_network(1, WIDTHS, shape, (convolution, AveragePool()), classes=3)
     assignment = uniform_assignment(network, 8)
-    machine = fit_machine(network, [assignment], Machine.sized(WIDTHS, WIDTHS, lanes, 4))
-    return network, machine, dict(build(network, machine, [assignment]).image)
+    return network, fit_machine(network, [assignment], Machine.sized(WIDTHS, WIDTHS, lanes, 4, strip_pixels=4))
+
+
+def test_most_images_are_larger_than_their_ring() -> None:
+    for lanes in (8, 16):
+        larger = []
+        for name in CASES:
+            network, machine = prepared(name, lanes)
+            geometry = image_fields(network, machine)
+            larger.append(geometry["output_height"] * geometry["output_width"] > geometry["windows_held"])
+        assert sum(larger) >= 3
 
 
 def windows(network: Network, machine: Machine, image: np.ndarray) -> np.ndarray:
@@ -58,10 +69,14 @@ def windows(network: Network, machine: Machine, image: np.ndarray) -> np.ndarray
     return lanes
 
 
-def lay_out(loader: ImageLoader, machine: Machine, geometry: dict[str, int], images: np.ndarray, seed: int):  # type: ignore[no-untyped-def]
-    """Return what is in the image memory whenever an image is released, shape (images, words, lanes)."""
-    rng = random.Random(seed)
-    memory = np.full((2 * machine.image_words, machine.lanes), -1)
+def lay_out(loader: ImageLoader, network: Network, machine: Machine, images: np.ndarray, pause: int = 200):  # type: ignore[no-untyped-def]
+    """Return what is read of every image, shape (images, words, lanes), strip by strip, with pauses up to that long."""
+    rng = random.Random(pause)
+    ring = machine.image_words
+    memory = np.full((ring, machine.lanes), -1)
+    geometry = image_fields(network, machine)
+    windows = geometry["output_height"] * geometry["output_width"]
+    words_per_window = image_words_per_window(network, machine)
     seen = []
 
     async def source(ctx):  # type: ignore[no-untyped-def]
@@ -83,17 +98,34 @@ def lay_out(loader: ImageLoader, machine: Machine, geometry: dict[str, int], ima
                 if enable >> lane & 1:
                     memory[address, lane] = data >> 8 * lane & 255
 
+    async def pulse(ctx, signal):  # type: ignore[no-untyped-def]
+        ctx.set(signal, 1)
+        await ctx.tick()
+        ctx.set(signal, 0)
+
     async def consumer(ctx):  # type: ignore[no-untyped-def]
         for _ in images:
-            *_, half = await ctx.tick().sample(loader.half).until(loader.image_ready)
-            for _ in range(rng.randrange(200)):
+            *_, base = await ctx.tick().sample(loader.base).until(loader.image_ready)
+            for _ in range(rng.randrange(pause + 1)):
                 await ctx.tick()
-            assert ctx.get(loader.image_ready)
-            start = half * machine.image_words
-            seen.append(memory[start : start + machine.image_words].copy())
-            ctx.set(loader.image_release, 1)
-            await ctx.tick()
-            ctx.set(loader.image_release, 0)
+            await pulse(ctx, loader.image_start)
+            read = []
+            for first in range(0, windows, machine.strip_pixels):
+                pixels = min(machine.strip_pixels, windows - first)
+                words = np.arange(first * words_per_window, (first + pixels) * words_per_window) + base
+                read.append(memory[words % ring])
+                delay = rng.choice((0, 0, rng.randrange(pause // 2 + 1)))
+                # The array takes at least this long for a strip, see hwsim.image_ring, and reads it to the end.
+                for _ in range(machine.strip_pixels * words_per_window * spec.MAX_BITS + delay):
+                    await ctx.tick()
+                if not np.array_equal(memory[words % ring], read[-1]):
+                    read[-1][:] = OVERWRITTEN
+                ctx.set(loader.strip_pixels, pixels)
+                await pulse(ctx, loader.strip_release)
+            seen.append(np.concatenate(read))
+            for _ in range(rng.randrange(pause + 1)):
+                await ctx.tick()
+            await pulse(ctx, loader.image_release)
 
     simulator = Simulator(loader)
     simulator.add_clock(1e-6)
@@ -108,9 +140,9 @@ def lay_out(loader: ImageLoader, machine: Machine, geometry: dict[str, int], ima
 @pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("name", CASES)
 def test_windows_are_laid_out(name: str, lanes: int) -> None:
-    network, machine, geometry = prepared(name, lanes)
-    images = random_images(network.image_shape, 5, 2)
-    found = lay_out(ImageLoader(machine), machine, geometry, images, seed=lanes)
+    network, machine = prepared(name, lanes)
+    images = random_images(network.image_shape, 5, 4)
+    found = lay_out(ImageLoader(machine), network, machine, images)
     compared = 0
     for image, memory in zip(images, found, strict=True):
         expected = windows(network, machine, image)
@@ -122,7 +154,8 @@ def test_windows_are_laid_out(name: str, lanes: int) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_image_takes_the_predicted_cycles(name: str) -> None:
-    network, machine, geometry = prepared(name, 8)
+    network, machine = prepared(name, 8)
+    geometry = image_fields(network, machine)
     loader = ImageLoader(machine)
     image = random_images(network.image_shape, 1, 3).transpose(0, 2, 3, 1).reshape(-1)
     ready_after = []
@@ -152,11 +185,24 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
     assert ready_after == [image_load_cycles(machine, geometry)]
 
 
-def test_a_mutant_is_caught() -> None:
-    network, machine, geometry = prepared("strided", 8)
-    images = random_images(network.image_shape, 3, 2)
-    wrong = mutant(ImageLoader, "Mux(controls[1], raw.read_data, 0)", "raw.read_data")
-    found = lay_out(wrong(machine), machine, geometry, images, seed=1)
-    expected = windows(network, machine, images[0])
-    used = expected >= 0
-    assert not np.array_equal(found[0][: len(expected)][used], expected[used])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Mux(controls[1], raw.read_data, 0)", "raw.read_data"),
+        ("taken != geometry.windows_held", "taken != geometry.windows_held + 1"),
+        ("self.base.eq(self.base + geometry.words)", "self.base.eq(self.base)"),
+        ("laid >= geometry.windows_lead", "laid >= 0"),
+        ("Cat(raw_address, receive_half)", "Cat(raw_address, layout_half)"),
+    ],
+)
+def test_a_mutant_is_caught(old: str, new: str) -> None:
+    wrong = mutant(ImageLoader, old, new)
+    caught = 0
+    for name, lanes, pause in (("strided", 8, 200), ("digits", 16, 0)):
+        network, machine = prepared(name, lanes)
+        images = random_images(network.image_shape, 3, 2)
+        found = lay_out(wrong(machine), network, machine, images, pause)
+        for image, there in zip(images, found, strict=True):
+            expected = windows(network, machine, image)
+            caught += not np.array_equal(there[expected >= 0], expected[expected >= 0])
+    assert caught
