@@ -127,7 +127,7 @@ def image_lead(network: Network, machine: Machine, ring_words: int) -> int | Non
     windows = geometry.output_pixels
     if len(readers) > 1 or tile_count(machine, geometry) > 1:
         return windows if windows * words <= ring_words else None
-    passes = spec.planes_applied(spec.MAX_BITS) * words
+    passes = len(machine.planes_of_passes(spec.MAX_BITS, spec.MAX_BITS)) * words
     return lead_windows(
         windows=windows,
         row_windows=geometry.output_width,

@@ -51,6 +51,7 @@ def test_the_configuration_tells_machines_apart():
     changes |= {"accumulator_bits": 25, "requantizer": RequantizerFormat(multiplier_bits=17)}
     changes |= {"weight_widths": WidthSet((8, 3)), "activation_widths": WidthSet((8, 2))}
     changes |= {name: getattr(SMALL, name) + 1 for name in MEMORY_NAMES}
+    changes |= {"image_words": 2 * SMALL.image_words}
     for name, value in changes.items():
         changed = dataclasses.replace(SMALL, **{name: value})
         assert register_map.configuration(changed) != register_map.configuration(SMALL), name
