@@ -170,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     verilog.add_argument(
         "--bus", choices=("streams", "axi"), default="streams", help="ports: streams, or AXI4 with registers"
     )
+    verilog.add_argument(
+        "--target", choices=("portable", "ecp5"), default="portable", help="plain logic, or the cells of an FPGA family"
+    )
     verilog.add_argument("--network", type=Path, metavar="FILE", help="make the memories as deep as this network needs")
     verilog.add_argument(
         "--out", type=Path, default=Path("build") / "verilog", metavar="DIR", help="default %(default)s"
@@ -655,12 +658,13 @@ def _verilog(options: argparse.Namespace) -> Result:
     from hwsim.assignments import standard_assignments
     from hwsim.program import fit_machine
     from rtl import verilog
+    from rtl.targets import TARGETS
 
     machine = _machine(options, options.weight_bits or options.bits, options.activation_bits or options.bits)
     if options.network is not None:
         network = network_file.load(options.network)
         machine = fit_machine(network, standard_assignments(network), machine)
-    source, description = verilog.write(machine, options.out, bus=options.bus)
+    source, description = verilog.write(machine, options.out, bus=options.bus, target=TARGETS[options.target])
     report = json.loads(description.read_text())
     print(f"{source}: {source.read_text().count(chr(10)):,} lines; {description}")
     kibibytes = sum(report["memory_bits"].values()) / 8192

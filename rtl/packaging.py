@@ -43,11 +43,27 @@ def instance(name: str, ports: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([f"{name} {name}_instance (", *lines, ");", ""])
 
 
-def fusesoc_core(name: str) -> str:
+def fusesoc_core(name: str, *, has_cells: bool = False) -> str:
     """Return a FuseSoC core file (CAPI 2) for ``<name>.v``, with a target that lints it.
 
     Its version is that of the arithmetic, so cores of the same major version compute the same integers.
+
+    Parameters
+    ----------
+    name : str
+    has_cells : bool
+        Whether it instantiates cells, whose models for simulators are in ``<name>_cells.v``.
     """
+    cells = (
+        f"""
+  cells:
+    files:
+      - {name}_cells.v
+    file_type: verilogSource"""
+        if has_cells
+        else ""
+    )
+    linted = "[waivers, cells, rtl]" if has_cells else "[waivers, rtl]"
     return f"""\
 CAPI=2:
 
@@ -58,7 +74,7 @@ filesets:
   rtl:
     files:
       - {name}.v
-    file_type: verilogSource
+    file_type: verilogSource{cells}
   waivers:
     files:
       - {name}.vlt
@@ -70,7 +86,7 @@ targets:
     toplevel: {name}
   lint:
     <<: *default
-    filesets: [waivers, rtl]
+    filesets: {linted}
     flow: lint
     flow_options:
       tool: verilator

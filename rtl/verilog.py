@@ -27,6 +27,7 @@ from rtl.bus.axi_top import AxiTop
 from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
+from rtl.targets import CELL_MODELS, PORTABLE, Target
 from rtl.weight_switch import WeightSwitch
 
 NAME = "bitswitch_accelerator"
@@ -41,22 +42,28 @@ def default_name(bus: str) -> str:
     return AXI_NAME if bus == "axi" else NAME
 
 
-def accelerator_verilog(machine: Machine, name: str | None = None, bus: str = "streams") -> str:
+def accelerator_verilog(
+    machine: Machine, name: str | None = None, bus: str = "streams", target: Target = PORTABLE
+) -> str:
     """Return the Verilog of the accelerator, one text with all of its modules."""
-    return _generated(machine, name or default_name(bus), bus)[0]
+    return _generated(machine, name or default_name(bus), bus, target)[0]
 
 
-def describe(machine: Machine, name: str | None = None, bus: str = "streams") -> dict[str, Any]:
+def describe(
+    machine: Machine, name: str | None = None, bus: str = "streams", target: Target = PORTABLE
+) -> dict[str, Any]:
     """Return ports, configuration, latencies, SPEC_VERSION and tool versions as plain values."""
     name = name or default_name(bus)
     clock, reset, active_high = ("aclk", "aresetn", False) if bus == "axi" else ("clk", "rst", True)
+    every_port = _generated(machine, name, bus, target)[1]
     return {
         "name": name,
         "spec_version": spec.SPEC_VERSION,
         "machine": machine.to_json(),
         "memory_bits": machine.memory_bits,
         "bus": bus,
-        "ports": [dict(port) for port in _generated(machine, name, bus)[1] if port["name"] not in (clock, reset)],
+        "target": target.name,
+        "ports": [dict(port) for port in every_port if port["name"] not in (clock, reset)],
         "clock": {"name": clock, "edge": "rising"},
         "reset": {"name": reset, "synchronous": True, "active_high": active_high},
         "latency_cycles": {
@@ -71,10 +78,10 @@ def describe(machine: Machine, name: str | None = None, bus: str = "streams") ->
 
 
 @functools.lru_cache(maxsize=4)
-def _generated(machine: Machine, name: str, bus: str) -> tuple[str, list[dict[str, Any]]]:
+def _generated(machine: Machine, name: str, bus: str, target: Target) -> tuple[str, list[dict[str, Any]]]:
     """Return the Verilog and the ports of one component, kept because both are asked for together."""
     accelerator = AxiTop(machine) if bus == "axi" else Accelerator(machine)
-    text: str = verilog.convert(accelerator, name=name, emit_src=False, strip_internal_attrs=True)
+    text: str = verilog.convert(accelerator, name=name, platform=target, emit_src=False, strip_internal_attrs=True)
     return text, ports(accelerator)
 
 
@@ -94,11 +101,14 @@ def ports(component: wiring.Component) -> list[dict[str, Any]]:
     return described
 
 
-def write(machine: Machine, folder: Path, name: str | None = None, bus: str = "streams") -> tuple[Path, Path]:
+def write(
+    machine: Machine, folder: Path, name: str | None = None, bus: str = "streams", target: Target = PORTABLE
+) -> tuple[Path, Path]:
     """Write ``<name>.v`` and ``<name>.json`` into a folder and return their paths; all files or none.
 
     Beside them: ``<name>_instance.vh``, an instance to copy; ``<name>.core`` for FuseSoC; ``<name>.vlt``, the waivers
-    of ``verilator -Wall``; with ``bus="axi"`` also ``<name>_registers.md`` and ``<name>_registers.h``.
+    of ``verilator -Wall``; with ``bus="axi"`` also ``<name>_registers.md`` and ``<name>_registers.h``; for a target
+    whose cells are instantiated ``<name>_cells.v``, models of these cells for simulators.
 
     Parameters
     ----------
@@ -108,6 +118,8 @@ def write(machine: Machine, folder: Path, name: str | None = None, bus: str = "s
         Of the top module; each of ``BUSES`` has its own default.
     bus : str
         One of ``BUSES``.
+    target : Target
+        One of ``rtl.targets.TARGETS``: portable logic, or the cells of an FPGA family.
 
     Raises
     ------
@@ -117,15 +129,17 @@ def write(machine: Machine, folder: Path, name: str | None = None, bus: str = "s
         If the folder cannot be written to.
     """
     name = name or default_name(bus)
-    description = describe(machine, name, bus)
+    description = describe(machine, name, bus, target)
     wires = [{"name": description[wire]["name"], "direction": "input", "bits": 1} for wire in ("clock", "reset")]
     texts = {
-        ".v": accelerator_verilog(machine, name, bus),
+        ".v": accelerator_verilog(machine, name, bus, target),
         ".json": json.dumps(description, indent=2) + "\n",
         "_instance.vh": packaging.instance(name, [*wires, *description["ports"]]),
-        ".core": packaging.fusesoc_core(name),
+        ".core": packaging.fusesoc_core(name, has_cells=target != PORTABLE),
         ".vlt": packaging.waivers(name),
     }
+    if target != PORTABLE:
+        texts["_cells.v"] = CELL_MODELS.read_text()
     if bus == "axi":
         texts["_registers.md"] = register_documents.markdown(name)
         texts["_registers.h"] = register_documents.c_header(name, machine)

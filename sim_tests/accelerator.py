@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -15,12 +16,16 @@ STREAMS = (*INPUT_STREAMS, "result")
 
 
 @functools.lru_cache(maxsize=4)
-def design_of(machine: Machine) -> Design:
-    """Return the Verilog of the accelerator and its ports."""
+def design_of(machine: Machine, target: str = "portable") -> Design:
+    """Return the Verilog of the accelerator for one of ``rtl.targets.TARGETS``, models of its cells, and its ports."""
     from rtl import verilog
     from rtl.accelerator import Accelerator
+    from rtl.targets import CELL_MODELS, PORTABLE, TARGETS
 
-    return from_component(Accelerator(machine), verilog.NAME)
+    design = from_component(Accelerator(machine), verilog.NAME, target=TARGETS[target])
+    if target == PORTABLE.name:
+        return design
+    return dataclasses.replace(design, verilog=design.verilog + CELL_MODELS.read_text())
 
 
 def recorders(design: Design) -> dict[str, Recorder]:

@@ -12,6 +12,8 @@ from sim_tests.wrapper import Port, ports_of
 if TYPE_CHECKING:
     from amaranth.hdl import Signal
 
+    from rtl.targets import Target
+
 
 @dataclass(frozen=True)
 class Design:
@@ -66,7 +68,9 @@ class Design:
         return replace(self, verilog=self.verilog.replace(old, new))
 
 
-def from_component(component, name: str, extra_inputs: Sequence[Signal] = ()) -> Design:  # type: ignore[no-untyped-def]
+def from_component(  # type: ignore[no-untyped-def]
+    component, name: str, extra_inputs: Sequence[Signal] = (), target: Target | None = None
+) -> Design:
     """Return the Verilog and the ports of an Amaranth component.
 
     Parameters
@@ -76,13 +80,20 @@ def from_component(component, name: str, extra_inputs: Sequence[Signal] = ()) ->
         Module name.
     extra_inputs : sequence of Signal
         Undriven signals used inside that become input ports too.
+    target : rtl.targets.Target, optional
+        What it is elaborated for; portable logic if not given.
     """
     from amaranth.back import verilog
     from amaranth.hdl import Value
 
     values = [Value.cast(value) for _, _, value in component.signature.flatten(component)]
     text = verilog.convert(
-        component, name=name, ports=[*values, *extra_inputs], emit_src=False, strip_internal_attrs=True
+        component,
+        name=name,
+        ports=[*values, *extra_inputs],
+        platform=target,
+        emit_src=False,
+        strip_internal_attrs=True,
     )
     extra = [Port(signal.name, "input", len(signal)) for signal in extra_inputs]
     return Design(name, with_memory_loops(text), (*ports_of(component), *extra))

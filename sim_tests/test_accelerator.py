@@ -14,7 +14,7 @@ from amaranth.hdl import Mux, Signal, Value
 
 import rtl.accelerator
 from hwsim.assignments import mixed_assignments, standard_assignments, uniform_assignments
-from hwsim.machine import MEMORY_NAMES, Machine
+from hwsim.machine import DATAPATHS, MEMORY_NAMES, Machine
 from hwsim.network import Network, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine, requirements
@@ -296,6 +296,24 @@ def run_mutation(number: int) -> tuple[SimulationResult, np.ndarray]:
 def test_nested_adds_on_a_narrow_machine():
     result, images = run_mutation(0)
     assert check(result, images) > 1_000
+
+
+@pytest.mark.parametrize("datapath", DATAPATHS)
+def test_the_cells_of_an_ecp5(datapath):
+    """Carry cells, block RAMs and multipliers, as models of ours: their fidelity to silicon is unproven."""
+    network = random_network(12, CATALOG["8-4-2"], (2, 7, 6), DIGITS, classes=3)
+    assignments = standard_assignments(network)
+    options = {"lanes": 8, "columns": 4, "banks": 4, "requantizers": 2, "weight_port_bits": 4, "strip_pixels": 64}
+    machine = Machine(
+        weight_widths=network.width_set, activation_widths=network.width_set, datapath=datapath, **options
+    )
+    machine = fit_machine(network, assignments, machine)
+    design = accelerator.design_of(machine, "ecp5")
+    instances = {cell: design.verilog.count(f"\n  {cell} #(") for cell in ("CCU2C", "DP16KD", "MULT18X18D")}
+    assert all(instances.values()), instances
+    images = random_images(network.image_shape, 2, seed=8)
+    result = simulate.simulate(network, machine, assignments, images, idle=0.2, stall=0.2, design=design)
+    assert check(result, images) > 1_000 * len(assignments)
 
 
 @pytest.mark.slow

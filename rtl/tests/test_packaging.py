@@ -9,6 +9,7 @@ from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.precision import CATALOG
 from rtl import packaging, verilog
+from rtl.targets import ECP5
 
 WIDTHS = CATALOG["8-4"]
 MACHINE = Machine.sized(WIDTHS, WIDTHS, 4, 4)
@@ -80,6 +81,18 @@ def test_the_core_names_its_files_and_module(written):
         f"{name}.vlt",
     ]
     assert f"    toplevel: {name}\n" in core
+
+
+@pytest.mark.parametrize("bus", verilog.BUSES)
+def test_cells_of_a_target_come_with_their_models(bus, tmp_path):
+    source, description = verilog.write(MACHINE, tmp_path, bus=bus, target=ECP5)
+    name = verilog.default_name(bus)
+    models = (tmp_path / f"{name}_cells.v").read_text()
+    used = set(re.findall(r"^  (DP16KD|CCU2C|MULT18X18D)\b", source.read_text(), re.M))
+    assert used == {"DP16KD", "CCU2C", "MULT18X18D"}
+    assert all(f"module {cell} " in models or f"module {cell}(" in models for cell in used)
+    assert json.loads(description.read_text())["target"] == "ecp5"
+    assert f"- {name}_cells.v" in (tmp_path / f"{name}.core").read_text()
 
 
 def test_waivers_are_for_this_file_and_have_reasons(written):
