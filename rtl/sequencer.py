@@ -1,12 +1,17 @@
 """Runs the layers of one image after another: fetch a descriptor, start the engines, wait until the layer is stored."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim.machine import LOAD_WORD_BITS, Machine
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
+
+
+def multiple(value: Value, factor: int) -> Value:
+    """Return ``value * factor`` in adders: synthesis would take a multiplier, and a slow one without registers."""
+    return sum(value << bit for bit in range(factor.bit_length()) if factor >> bit & 1)
 
 
 class Sequencer(wiring.Component):
@@ -116,7 +121,7 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.image_start.eq(1)
                     m.d.sync += [
                         self.cycles.eq(0),
-                        address.eq(self.slot * words),
+                        address.eq(multiple(self.slot, words)),
                         reads_left.eq(words),
                         words_left.eq(words),
                     ]

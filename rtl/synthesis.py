@@ -108,6 +108,19 @@ def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False) -> Pa
     return folder / "netlist.json"
 
 
+def cells_by_part(netlist: Path, top: str) -> dict[str, Counter[str]]:
+    """Return the cells of each part of a flattened netlist: submodule of the top (and its own, with a dot) -> counts.
+
+    Cells are named after what they drive, so glue between two parts counts for the second, or for the top as ``""``.
+    """
+    parts: dict[str, Counter[str]] = {}
+    for name, cell in json.loads(netlist.read_text())["modules"][top]["cells"].items():
+        if cell["type"] != "$scopeinfo":
+            path = ".".join(name.lstrip("\\").split(".")[:-1][:2])
+            parts.setdefault(path, Counter())[cell["type"]] += 1
+    return parts
+
+
 def place_and_route(netlist: Path, *, seed: int = 1) -> Cost:
     """Place and route a netlist on an ECP5-85 of speed 6 without its pins, and return its cost.
 
