@@ -62,6 +62,12 @@ def serial_macs(lanes: int, columns: int, bits: int) -> float:
     return lanes * columns * 8 / spec.slot_bits(bits) / spec.planes_applied(bits)
 
 
+def digit_macs(lanes: int, columns: int, bits: int) -> float:
+    """Return the MACs a cycle of the DSP datapath's array at weights and activations of ``bits`` bits."""
+    slot = spec.slot_bits(bits)
+    return lanes * columns * 8 / slot / -(-spec.planes_applied(bits) // slot)
+
+
 def component_design(
     name: str, lanes: int, columns: int, make: Callable[[], wiring.Component], target: Target, macs: dict[int, float]
 ) -> Design:
@@ -86,6 +92,18 @@ def designs(lanes: int, columns: int) -> list[Design]:
         )
         for label, target in (("ECP5 cells", ECP5), ("portable", PORTABLE))
     ]
+    # As many lanes as there are multipliers for.
+    dsp_lanes = 1 << (ECP5.multipliers // columns).bit_length() - 1
+    found.append(
+        component_design(
+            "bitswitch array, DSP",
+            dsp_lanes,
+            columns,
+            lambda: SerialArray(dsp_lanes, columns, GROUP_BITS, SLOTS, digits=True),
+            ECP5,
+            {bits: digit_macs(dsp_lanes, columns, bits) for bits in WIDTHS},
+        )
+    )
     for bits in (8, 4, 2):
         found.append(
             component_design(

@@ -12,6 +12,8 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.accumulator import Accumulator
 from rtl.array import Array
+from rtl.dsp_array import DspArray
+from rtl.leaves.array_column import LANE_BITS
 from rtl.leaves.memory import TwoCycleMemory
 
 ACCUMULATOR_BITS = 24
@@ -20,11 +22,15 @@ WEIGHT_PORT_BITS = 64
 
 
 class SerialArray(wiring.Component):
-    """The array of this project with its accumulator."""
+    """The array of this project with its accumulator: that of weight planes, or with ``digits`` that of DSP blocks."""
 
-    def __init__(self, lanes: int, columns: int, group_bits: int, slots: tuple[int, ...]) -> None:
-        self.array = Array(lanes, columns, group_bits, slots, WEIGHT_PORT_BITS)
-        self.accumulator = Accumulator(columns, self.array.sum_bits, ACCUMULATOR_BITS, ACCUMULATOR_WORDS)
+    def __init__(
+        self, lanes: int, columns: int, group_bits: int, slots: tuple[int, ...], *, digits: bool = False
+    ) -> None:
+        kind: type[Array | DspArray] = DspArray if digits else Array
+        self.array = kind(lanes, columns, group_bits, slots, WEIGHT_PORT_BITS)
+        shifts = tuple(bits for bits in slots if bits < LANE_BITS) if digits else ()
+        self.accumulator = Accumulator(columns, self.array.sum_bits, ACCUMULATOR_BITS, ACCUMULATOR_WORDS, shifts)
         members = {name: member for name, member in self.array.signature.members.items() if name != "sums"}
         for name, member in self.accumulator.signature.members.items():
             if name != "sums":

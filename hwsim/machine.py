@@ -226,7 +226,9 @@ class Machine:
             smallest = SMALLEST_SLOT_BITS.get(options.get("datapath", cls.datapath), 1)
             slots = {max(smallest, spec.slot_bits(bits)) for bits in activation_widths} | {LANE_BITS}
             channels = lanes // banks * (LANE_BITS // min(slots))
-            options.setdefault("requantizers", math.gcd(math.gcd(lanes, columns), min(8, channels)))
+            # Requantizers take multipliers too: five each on an FPGA whose multipliers have 18 x 18 bits.
+            most = 4 if options.get("datapath") == "dsp" else 8
+            options.setdefault("requantizers", math.gcd(math.gcd(lanes, columns), min(most, channels)))
             port_bits = lanes // banks * columns
             while port_bits > 64 and port_bits % 2 == 0:
                 port_bits //= 2

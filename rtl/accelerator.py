@@ -9,15 +9,17 @@ from hwsim.machine import LANE_BITS, LOAD_WORD_BITS, Machine
 from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.array import Array
-from rtl.drain import Drain
+from rtl.drain import SKIP_OPERAND_BITS, Drain
 from rtl.dsp_array import DspArray
 from rtl.image_loader import ImageLoader
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.signed_product import Ecp5SignedProduct
 from rtl.load_port import LoadPort
 from rtl.max_pool import MaxPool
 from rtl.records import struct
 from rtl.result_buffer import RESULT, ResultBuffer
 from rtl.sequencer import Sequencer
+from rtl.targets import target_of
 from rtl.weight_feeder import WeightFeeder
 from rtl.weight_loader import WeightLoader
 
@@ -29,6 +31,24 @@ def make_array(machine, words):
         kind, digit_shifts = DspArray, machine.digit_shifts
     array = kind(machine.lanes, machine.columns, machine.group_bits, machine.slots, machine.weight_port_bits)
     return array, Accumulator(machine.columns, array.sum_bits, machine.accumulator_bits, words, digit_shifts)
+
+
+def multiplier_count(machine):
+    """Return the multipliers that a machine takes where they are cells of their own."""
+    widths = machine.requantizer
+    factors = (
+        (machine.accumulator_bits, widths.multiplier_bits),
+        (SKIP_OPERAND_BITS, widths.skip_multiplier_bits),
+        (SKIP_OPERAND_BITS, widths.multiplier_bits),
+    )
+    each = sum(Ecp5SignedProduct.cells(*pair) or 0 for pair in factors)
+    return machine.requantizers * each + (machine.lanes * machine.columns if machine.datapath == "dsp" else 0)
+
+
+def check_multipliers(machine, target):
+    """Raise ``ValueError`` if a machine takes more multipliers than a target has."""
+    what = f"{machine.lanes} lanes x {machine.columns} columns and {machine.requantizers} requantizers"
+    target.require_multipliers(multiplier_count(machine), what)
 
 
 class Accelerator(wiring.Component):
@@ -92,8 +112,9 @@ class Accelerator(wiring.Component):
         )
 
     def elaborate(self, platform):
-        m = Module()
         machine = self.machine
+        check_multipliers(machine, target_of(platform))
+        m = Module()
 
         def memory(name, width, depth, granularity=None):
             part = TwoCycleMemory(width, max(2, depth), granularity)

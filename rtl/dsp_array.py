@@ -125,12 +125,8 @@ class DspArray(wiring.Component):
         return self.slots.index(slot_bits)
 
     def elaborate(self, platform: object) -> Module:
-        target = target_of(platform)
-        if target.multipliers and self.lanes * self.columns > target.multipliers:
-            raise ValueError(
-                f"{self.lanes} lanes x {self.columns} columns take {self.lanes * self.columns} multipliers, "
-                f"the largest {target.name} has {target.multipliers}"
-            )
+        what = f"{self.lanes} lanes x {self.columns} columns"
+        target_of(platform).require_multipliers(self.lanes * self.columns, what)
         m = Module()
         word = Signal(LANE_BITS * self.lanes, reset_less=True)
         group_size = self.lanes * self.group_bits

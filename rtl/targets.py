@@ -28,6 +28,11 @@ class Target:
     block_ram: bool = False
     multipliers: int = 0
 
+    def require_multipliers(self, count: int, what: str) -> None:
+        """Raise ``ValueError`` if ``what`` takes more multipliers than there are, where they are cells of their own."""
+        if self.multipliers and count > self.multipliers:
+            raise ValueError(f"{what} take {count} multipliers, the largest {self.name} has {self.multipliers}")
+
 
 PORTABLE = Target("portable")
 """Plain logic for every tool; the form that the leaves of the other targets are proved equal to."""
