@@ -117,7 +117,7 @@ def mismatches(array, inputs, expected):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_digits_slots_masks_and_swaps(shape):
     array = DspArray(*shape)
-    assert mismatches(array, *draw(array, 400 if array.lanes * array.columns <= 20 else 150, seed=array.lanes)) == 0
+    assert mismatches(array, *draw(array, 200 if array.lanes * array.columns <= 20 else 120, seed=array.lanes)) == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_digits_slots_masks_and_swaps(shape):
 )
 def test_a_wrong_one_is_caught(right, wrong):
     array = mutant(DspArray, right, wrong)(*SHAPES[0])
-    assert mismatches(array, *draw(array, 300, seed=4)) > 0
+    assert mismatches(array, *draw(array, 160, seed=4)) > 0
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_wrong_one_is_caught(right, wrong):
 def test_a_wrong_column_is_caught(right, wrong, monkeypatch):
     monkeypatch.setattr("rtl.dsp_array.DigitColumn", mutant(DigitColumn, right, wrong))
     array = DspArray(*SHAPES[0])
-    assert mismatches(array, *draw(array, 300, seed=4)) > 0
+    assert mismatches(array, *draw(array, 160, seed=4)) > 0
 
 
 @pytest.mark.parametrize(
