@@ -19,7 +19,6 @@ from rtl.max_pool import MaxPool
 from rtl.records import struct
 from rtl.result_buffer import RESULT, ResultBuffer
 from rtl.sequencer import Sequencer
-from rtl.targets import target_of
 from rtl.weight_feeder import WeightFeeder
 from rtl.weight_loader import WeightLoader
 
@@ -113,7 +112,6 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform):
         machine = self.machine
-        check_multipliers(machine, target_of(platform))
         m = Module()
 
         def memory(name, width, depth, granularity=None):

@@ -19,7 +19,7 @@ from amaranth.lib import wiring
 from hwsim import spec
 from hwsim.machine import Machine
 from rtl import packaging
-from rtl.accelerator import Accelerator
+from rtl.accelerator import Accelerator, check_multipliers
 from rtl.accumulator import Accumulator
 from rtl.array import Array
 from rtl.bus import register_documents
@@ -80,6 +80,7 @@ def describe(
 @functools.lru_cache(maxsize=4)
 def _generated(machine: Machine, name: str, bus: str, target: Target) -> tuple[str, list[dict[str, Any]]]:
     """Return the Verilog and the ports of one component, kept because both are asked for together."""
+    check_multipliers(machine, target)
     accelerator = AxiTop(machine) if bus == "axi" else Accelerator(machine)
     text: str = verilog.convert(accelerator, name=name, platform=target, emit_src=False, strip_internal_attrs=True)
     return text, ports(accelerator)

@@ -6,6 +6,7 @@ from hwsim.machine import Machine
 from hwsim.precision import CATALOG
 from rtl.accelerator import check_multipliers, multiplier_count
 from rtl.targets import ECP5, PORTABLE
+from rtl.verilog import accelerator_verilog
 
 WIDTHS = CATALOG["8-6-4-2"]
 
@@ -19,5 +20,5 @@ def test_too_many_are_refused():
     machine = Machine.sized(WIDTHS, WIDTHS, 8, 16, datapath="dsp", requantizers=8)
     message = "8 lanes x 16 columns and 8 requantizers take 168 multipliers, the largest ecp5 has 156"
     with pytest.raises(ValueError, match=message):
-        check_multipliers(machine, ECP5)
+        accelerator_verilog(machine, target=ECP5)
     check_multipliers(machine, PORTABLE)
