@@ -45,7 +45,7 @@ def memory_shapes(machine: Machine) -> dict[str, list[tuple[int, int, int]]]:
     skip, result = requantizers * spec.SKIP_BITS, requantizers * spec.LOGIT_BITS
     layer_words = machine.layer_slots * machine.layer_layout.load_words
     return {
-        "weights": [(port, machine.weight_words, port)],
+        "weights": [(machine.weight_word_bits, machine.weight_words, machine.weight_word_bits)],
         "staging": [(port, 2 * machine.staging_words, port)],
         "tables": [
             (machine.table_layout.bits, machine.table_words, machine.table_layout.bits),

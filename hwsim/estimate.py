@@ -221,7 +221,7 @@ class LayerEstimate:
     ideal_cycles : float
         Cycles of the multiply-accumulates at the array's peak for these widths.
     array_cycles, weight_port_cycles, requantizer_cycles : int
-        Cycles in which the array, the weight memory's port and the requantizers are busy: each a lower bound.
+        Cycles in which the array, the path from the weight memory and the requantizers are busy: each a lower bound.
     traffic : Traffic
     """
 
@@ -365,8 +365,8 @@ def _layer_estimate(
     network: Network, machine: Machine, part: AssignmentProgram, index: int, timing: LayerTiming
 ) -> LayerEstimate:
     layer, assignment = network.layers[index], part.assignment
-    traffic = layer_traffic(machine, part.layers[index], part.tiles[index], timing.array_cycles)
-    fields = part.layers[index]
+    fields, tiles = part.layers[index], part.tiles[index]
+    traffic = layer_traffic(machine, fields, tiles, timing.array_cycles)
     return LayerEstimate(
         name=layer.name,
         widths=str(assignment.layers[layer.name]),
@@ -374,7 +374,7 @@ def _layer_estimate(
         cycles=timing.cycles,
         ideal_cycles=ideal_cycles(network, machine, assignment, layer.name),
         array_cycles=timing.array_cycles,
-        weight_port_cycles=traffic.weight_bits // machine.weight_port_bits,
+        weight_port_cycles=tiles["tiles"] * tiles["tile_rows"] * tiles["planes_read"],
         requantizer_cycles=0 if fields["is_max_pool"] else fields["channel_groups"] * fields["output_pixels"],
         traffic=traffic,
     )
@@ -389,6 +389,7 @@ def layer_traffic(machine: Machine, fields: Mapping[str, int], tiles: Mapping[st
     window_units = fields["kernel_height"] * fields["kernel_width"] * fields["units"]
     strips = -(-pixels // machine.strip_pixels)
     tile_bits = tiles["tile_rows"] * machine.weight_port_bits
+    words_read = machine.weight_rows_stored(tiles["tile_rows"]) * tiles["planes_read"]
     planes = spec.planes_applied(tiles["target_bits"])
     skip_bits = pixels * fields["channel_groups"] * machine.requantizers * spec.SKIP_BITS
     entry_bits = machine.table_layout.bits + (machine.requantizer.skip_multiplier_bits if fields["adds"] else 0)
@@ -396,7 +397,7 @@ def layer_traffic(machine: Machine, fields: Mapping[str, int], tiles: Mapping[st
     unit_rows = machine.unit_rows * machine.activations_per_lane(machine.group_bits << fields["slot_index"])
     passes = fields["tiles"] * fields["passes"]
     return Traffic(
-        weight_bits=fields["tiles"] * tile_bits * tiles["planes_read"],
+        weight_bits=fields["tiles"] * words_read * machine.weight_word_bits,
         staged_bits=fields["tiles"] * tile_bits * planes,
         array_weight_bits=passes * strips * units_fed * unit_rows * machine.weight_port_bits,
         activation_bits_read=passes * pixels * window_units * machine.unit_bits,

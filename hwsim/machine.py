@@ -43,7 +43,14 @@ SIZE_BITS = 10
 KERNEL_BITS = 5
 """Bits of a kernel side, a stride and a padding: up to 31."""
 
+BYTE_BITS = 8
+BUNDLE_ROWS = 9
+"""Block RAMs keep a ninth bit with every byte: eight weight rows have room for one more in theirs."""
+
 MEMORY_LATENCY_CYCLES = 2
+WEIGHT_ARRIVAL_CYCLES = MEMORY_LATENCY_CYCLES + 2
+"""From the cycle of a weight plane in the loader to the switch: registers before and behind the weight memory."""
+
 ADDRESS_LATENCY_CYCLES = 2
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
 ARRAY_LATENCY_CYCLES: Mapping[str, int] = {"planes": 9, "dsp": 10}
@@ -133,7 +140,8 @@ class Machine:
     requantizers : int
         Accumulators requantized in a cycle; a power of two that divides lanes and columns.
     weight_port_bits : int
-        Width of the weight memory and of the path into the array; divides bank_lanes * columns.
+        Width of the path from the weight memory into the array; divides bank_lanes * columns. If it is a multiple of
+        8, a word of the weight memory has a ninth bit for every byte, see ``hwsim.program``.
     strip_pixels : int
         Output pixels accumulated at once, a power of two; there are two such strips.
     image_channels : int
@@ -147,7 +155,7 @@ class Machine:
         Widths of M, K, B and S.
     weight_words, staging_words, table_words, skip_table_words, activation_words, skip_words, image_words,
     raw_image_words, layer_slots, result_words : int
-        Depths of the memories: weight planes (words of ``weight_port_bits``), switched planes of one tile (there are
+        Depths of the memories: weight planes (words of ``weight_word_bits``), switched planes of one tile (there are
         two), requantizer entries, their skip multipliers (of layers that add only), activation words, skip words of
         ``requantizers`` codes, laid out image words (a ring, so a power of two), words of ``image_channels`` bytes of
         the raw image (there are two images), layers of all resident assignments, result words of ``requantizers``
@@ -295,6 +303,20 @@ class Machine:
         return self.bank_lanes * self.columns // self.weight_port_bits
 
     @property
+    def weight_spare_bits(self) -> int:
+        """Bits of a weight word beyond a row: one for each byte of it, none if it is not cut into bytes."""
+        return 0 if self.weight_port_bits % BYTE_BITS else self.weight_port_bits // BYTE_BITS
+
+    @property
+    def weight_word_bits(self) -> int:
+        """Width of the weight memory."""
+        return self.weight_port_bits + self.weight_spare_bits
+
+    def weight_rows_stored(self, rows: int) -> int:
+        """Return how many of a tile's rows have words of their own; the others lie in the spare bits of these."""
+        return rows - rows // BUNDLE_ROWS if self.weight_spare_bits else rows
+
+    @property
     def groups_of_channels(self) -> int:
         """Requantizer groups in a tile of output channels."""
         return self.columns // self.requantizers
@@ -332,7 +354,7 @@ class Machine:
     def memory_bits(self) -> dict[str, int]:
         """Bits of every memory."""
         return {
-            "weights": self.weight_words * self.weight_port_bits,
+            "weights": self.weight_words * self.weight_word_bits,
             "staging": 2 * self.staging_words * self.weight_port_bits,
             "tables": self.table_words * self.table_layout.bits
             + self.skip_table_words * self.requantizer.skip_multiplier_bits,

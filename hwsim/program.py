@@ -8,6 +8,12 @@ Weights of a tile (``columns`` output channels) are stored as rows of ``weight_p
 ``lane * columns + column`` of it is cut into them. Chunks run over kernel taps (row by row) and, within a tap, over
 input channels padded to ``Machine.channel_multiple``. The planes of one row lie together, top plane first, so that a
 narrow width reads the first few.
+
+A word of the weight memory is a row of one plane and, if rows are cut into bytes, ``weight_port_bits / 8`` spare bits
+above it, since block RAMs have a ninth bit for every byte. The rows of a tile are taken in *bundles* of nine: eight
+have words of their own, and of the ninth, plane by plane, eighth number r lies in the spare bits of row r (bits
+``r * weight_port_bits / 8`` and up; the same plane). Whoever reads some planes of the eight has those of the ninth. The
+last rows of a tile, fewer than nine, have words of their own and leave the spare bits 0.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from numpy.typing import NDArray
 from hwsim import spec
 from hwsim.image_ring import lead_windows
 from hwsim.machine import (
+    BUNDLE_ROWS,
     KERNEL_BITS,
     LOAD_COUNT_BITS,
     LOAD_TARGETS,
@@ -315,7 +322,7 @@ class Program:
     machine : Machine
     network : Network
     assignments : mapping of str to AssignmentProgram
-    weight_rows : ndarray of uint8, shape (rows, weight_port_bits)
+    weight_words : ndarray of uint8, shape (words, weight_word_bits)
         Contents of the weight memory, one bit an element.
     tables, skip_tables : tuple of int
         Contents of the table memory (M, B, S) and of the skip table memory (K).
@@ -326,7 +333,7 @@ class Program:
     machine: Machine
     network: Network
     assignments: Mapping[str, AssignmentProgram]
-    weight_rows: NDArray[np.uint8]
+    weight_words: NDArray[np.uint8]
     tables: tuple[int, ...]
     skip_tables: tuple[int, ...]
     image: Mapping[str, int]
@@ -353,7 +360,7 @@ class Program:
                 [word for entry in self.skip_tables for word in _split(entry, skip_table_words)],
                 len(self.skip_tables),
             ),
-            _weights_packet(self.weight_rows),
+            _weights_packet(self.weight_words),
         ]
         return np.concatenate(packets)
 
@@ -363,16 +370,16 @@ class Program:
         return sum(layer.codes.size * layer.stored_bits for layer in self.network.weight_layers)
 
     def weight_planes_read(self, name: str) -> int:
-        """Return the weight memory rows that one image at an assignment reads."""
+        """Return the words of the weight memory that one image at an assignment reads."""
         return sum(
-            fields["tiles"] * fields["tile_rows"] * fields["planes_read"]
+            fields["tiles"] * self.machine.weight_rows_stored(fields["tile_rows"]) * fields["planes_read"]
             for fields in self.assignments[name].tiles
             if fields["has_weights"]
         )
 
     def weight_bits_read(self, name: str) -> int:
         """Return the weight memory bits that one image at an assignment reads, padding included."""
-        return self.weight_planes_read(name) * self.machine.weight_port_bits
+        return self.weight_planes_read(name) * self.machine.weight_word_bits
 
     @property
     def table_bits(self) -> int:
@@ -443,7 +450,7 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
         _check_widths(machine, assignment)
     _check_sizes(network)
 
-    weight_rows, weight_starts = _pack_weights(network, machine)
+    weight_words, weight_starts = _pack_weights(network, machine)
     tables: list[int] = []
     skip_tables: list[int] = []
     slot = 0
@@ -479,7 +486,7 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
         machine=machine,
         network=network,
         assignments=parts,
-        weight_rows=weight_rows,
+        weight_words=weight_words,
         tables=tuple(tables),
         skip_tables=tuple(skip_tables),
         image=image_fields(network, machine),
@@ -516,7 +523,8 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
     """Return the memory depths that a network needs on a machine of these lanes and columns, by ``MEMORY_NAMES``."""
     weight_words = staging = table_words = skip_table_words = activation_words = skip_words = 0
     for layer, rows, stored_bits in _weight_shapes(network, machine):
-        weight_words += rows * tile_count(machine, layer_geometry(network, layer)) * stored_bits
+        tiles = tile_count(machine, layer_geometry(network, layer))
+        weight_words += machine.weight_rows_stored(rows) * tiles * stored_bits
     for assignment in assignments:
         _, sizes = place_tensors(network, machine, assignment)
         activation_words = max(activation_words, sizes[0])
@@ -754,18 +762,18 @@ def _weight_shapes(network: Network, machine: Machine) -> list[tuple[Layer, int,
 
 
 def _pack_weights(network: Network, machine: Machine) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """Return the weight memory, one bit an element, and the first row of every layer."""
+    """Return the weight memory, one bit an element, and the first word of every layer."""
     parts = []
     starts: dict[str, int] = {}
     identity_starts: dict[int, int] = {}
     start = 0
     for layer, _, stored_bits in _weight_shapes(network, machine):
-        rows = _layer_rows(machine, _index_codes(network, machine, layer), stored_bits)
+        words = _layer_words(machine, _index_codes(network, machine, layer), stored_bits)
         starts[layer.name] = start
         if isinstance(layer, AveragePool2d):
             identity_starts[network.shape(layer.input)[0]] = start
-        parts.append(rows)
-        start += len(rows)
+        parts.append(words)
+        start += len(words)
     for layer in network:
         if isinstance(layer, AveragePool2d):
             starts[layer.name] = identity_starts[network.shape(layer.input)[0]]
@@ -804,16 +812,26 @@ def _image_index_codes(network: Network, machine: Machine, codes: NDArray[np.int
     return np.pad(words, ((0, 0), (0, idle_lanes), (0, 0))).reshape(-1, out_channels)
 
 
-def _layer_rows(machine: Machine, codes: NDArray[np.int8], stored_bits: int) -> NDArray[np.uint8]:
-    """Return the rows of a layer: tile by tile, chunk by chunk, the planes of a row top first."""
+def _layer_words(machine: Machine, codes: NDArray[np.int8], stored_bits: int) -> NDArray[np.uint8]:
+    """Return the words of a layer: tile by tile, row by row but the ninth ones, the planes of a row top first."""
     indices, channels = codes.shape
     padded = np.pad(codes, ((0, 0), (0, -channels % machine.columns)))
     tiles = padded.shape[1] // machine.columns
     # (chunk, lane, tile, column) -> (tile, chunk, lane, column) -> rows of the port.
     chunks = padded.reshape(indices // machine.bank_lanes, machine.bank_lanes, tiles, machine.columns)
-    rows = chunks.transpose(2, 0, 1, 3).reshape(-1, 1, machine.weight_port_bits)
-    planes = np.arange(stored_bits - 1, -1, -1, dtype=np.int8).reshape(1, -1, 1)
-    return ((rows >> planes) & 1).astype(np.uint8).reshape(-1, machine.weight_port_bits)
+    port_bits, spare_bits = machine.weight_port_bits, machine.weight_spare_bits
+    rows = chunks.transpose(2, 0, 1, 3).reshape(tiles, -1, 1, port_bits)
+    planes = np.arange(stored_bits - 1, -1, -1, dtype=np.int8).reshape(1, 1, -1, 1)
+    bits = ((rows >> planes) & 1).astype(np.uint8)
+    if spare_bits == 0:
+        return bits.reshape(-1, port_bits)
+    is_ninth = np.arange(bits.shape[1]) % BUNDLE_ROWS == BUNDLE_ROWS - 1
+    words = np.zeros((tiles, int((~is_ninth).sum()), stored_bits, machine.weight_word_bits), np.uint8)
+    words[..., :port_bits] = bits[:, ~is_ninth]
+    ninth = bits[:, is_ninth].reshape(tiles, -1, stored_bits, BUNDLE_ROWS - 1, spare_bits).transpose(0, 1, 3, 2, 4)
+    bundled = ninth.shape[1] * (BUNDLE_ROWS - 1)
+    words[:, :bundled, :, port_bits:] = ninth.reshape(tiles, bundled, stored_bits, spare_bits)
+    return words.reshape(-1, machine.weight_word_bits)
 
 
 def _tables(machine: Machine, requantizers: LayerRequantizers, channels: int) -> list[int]:

@@ -19,6 +19,7 @@ from hwsim.machine import (
     ARRAY_LATENCY_CYCLES,
     MEMORY_LATENCY_CYCLES,
     REQUANTIZER_LATENCY_CYCLES,
+    WEIGHT_ARRIVAL_CYCLES,
     WEIGHT_SWITCH_LATENCY_CYCLES,
     Machine,
 )
@@ -176,7 +177,7 @@ class _Loader:
             begin
             + (fields["tile_rows"] - 1) * period
             + fields["planes_read"]
-            + MEMORY_LATENCY_CYCLES
+            + WEIGHT_ARRIVAL_CYCLES
             + WEIGHT_SWITCH_LATENCY_CYCLES
             + planes_applied
             - 1

@@ -114,13 +114,14 @@ class Accelerator(wiring.Component):
         machine = self.machine
         m = Module()
 
-        def memory(name, width, depth, granularity=None):
+        def memory(name, width, depth, granularity=None, read_enable=1):
             part = TwoCycleMemory(width, max(2, depth), granularity)
             m.submodules[f"{name}_memory"] = part
-            m.d.comb += part.read_enable.eq(1)
+            m.d.comb += part.read_enable.eq(read_enable)
             return part
 
-        weights = memory("weight", machine.weight_port_bits, machine.weight_words)
+        m.submodules.weight_loader = loader = WeightLoader(machine)
+        weights = memory("weight", machine.weight_word_bits, machine.weight_words, read_enable=loader.weight_read)
         staging = memory("staging", machine.weight_port_bits, 2 * machine.staging_words)
         tables = memory("table", machine.table_layout.bits, machine.table_words)
         skip_tables = memory("skip_table", machine.requantizer.skip_multiplier_bits, machine.skip_table_words)
@@ -136,7 +137,6 @@ class Accelerator(wiring.Component):
 
         m.submodules.load_port = load_port = LoadPort(machine)
         m.submodules.sequencer = sequencer = Sequencer(machine)
-        m.submodules.weight_loader = loader = WeightLoader(machine)
         m.submodules.weight_feeder = feeder = WeightFeeder(machine)
         m.submodules.activation_streamer = streamer = ActivationStreamer(machine, Accumulator.HAZARD_CYCLES)
         m.submodules.array = array = self.array
@@ -211,7 +211,7 @@ class Accelerator(wiring.Component):
             array.weight_groups.eq(feeder.weight_groups),
             array.weight_write.eq(feeder.weight_write),
         ]
-        with m.If(loader.planes_counted):
+        with m.If(loader.weight_read):
             m.d.sync += self.weight_planes_read.eq(self.weight_planes_read + 1)
 
         # Activations: image or activation memory -> array -> accumulators.

@@ -15,7 +15,7 @@ def record_words(machine: Machine) -> dict[str, int]:
 def record_bits(machine: Machine) -> dict[str, int]:
     """Return the bits of one record of each target."""
     return {
-        "weights": machine.weight_port_bits,
+        "weights": machine.weight_word_bits,
         "tables": machine.table_layout.bits,
         "skip_tables": machine.requantizer.skip_multiplier_bits,
         "layers": LOAD_WORD_BITS,

@@ -1,19 +1,25 @@
 """Reads the planes of a tile from the weight memory, switches them once, and stages them for the array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import SIZE_BITS, Machine
+from hwsim import spec
+from hwsim.machine import BUNDLE_ROWS, SIZE_BITS, Machine
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 from rtl.weight_switch import WeightSwitch
+
+PLANE_ADDRESS_BITS = (spec.MAX_BITS - 1).bit_length()
 
 
 class WeightLoader(wiring.Component):
     """Runs ahead of the array through the tiles of all layers, at most two tiles in front.
 
-    A tile row of ``weight_port_bits`` weights takes max(planes read, planes applied) cycles.
+    A tile row of ``weight_port_bits`` weights takes max(planes read, planes applied) cycles, and its planes reach the
+    switch ``ARRIVAL_CYCLES`` after the loader comes to them. The ninth row of a bundle (see ``hwsim.program``) takes
+    the same time and reads nothing: its planes have been collected from the spare bits of the eight before it.
 
     Members
     -------
@@ -23,17 +29,17 @@ class WeightLoader(wiring.Component):
         Layer slot of its first layer.
     tiles_address : Out; tiles_data : In
         Loader's entries, two cycles.
-    weight_address : Out; weight_data : In
-        Weight memory, two cycles.
+    weight_address : Out; weight_read : Out(1); weight_data : In
+        Weight memory, two cycles. A word is read only where ``weight_read`` says so.
     staging_address, staging_data, staging_write : Out
         Staging memory, both halves.
     tile_ready : Out(1)
         A tile is staged.
     tile_release : In(1)
         The oldest staged tile is not needed any more, one cycle.
-    planes_counted : Out(1)
-        A plane word is read from the weight memory in this cycle.
     """
+
+    ARRIVAL_CYCLES = TwoCycleMemory.LATENCY + 2
 
     def __init__(self, machine: Machine):
         self.machine = machine
@@ -44,13 +50,13 @@ class WeightLoader(wiring.Component):
                 "tiles_address": Out(range(max(2, machine.layer_slots))),
                 "tiles_data": In(struct(machine.tiles_layout)),
                 "weight_address": Out(range(machine.weight_words)),
-                "weight_data": In(machine.weight_port_bits),
+                "weight_read": Out(1),
+                "weight_data": In(machine.weight_word_bits),
                 "staging_address": Out(machine.staging_address_bits + 1),
                 "staging_data": Out(machine.weight_port_bits),
                 "staging_write": Out(1),
                 "tile_ready": Out(1),
                 "tile_release": In(1),
-                "planes_counted": Out(1),
             }
         )
 
@@ -73,6 +79,7 @@ class WeightLoader(wiring.Component):
         slot = Signal.like(self.slot)
         tile = Signal(SIZE_BITS)
         row = Signal(machine.staging_address_bits + 1)
+        row_of_bundle = Signal(range(BUNDLE_ROWS))
         plane = Signal(4)
         row_address = Signal(range(machine.weight_words))
         tile_address = Signal(range(machine.weight_words))
@@ -84,10 +91,14 @@ class WeightLoader(wiring.Component):
             planes_applied.eq(Mux(entry.target_bits == 1, 2, entry.target_bits)),
             period.eq(Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)),
             self.tiles_address.eq(slot),
-            self.weight_address.eq(row_address + plane),
             reading.eq(0),
-            self.planes_counted.eq(reading),
         ]
+        is_ninth = Signal()
+        if machine.weight_spare_bits:
+            m.d.comb += is_ninth.eq(row_of_bundle == BUNDLE_ROWS - 1)
+        next_row_address = row_address + Mux(is_ninth, 0, entry.planes_stored)
+        # Registers before and behind the weight memory: it is large, and lies all over the chip.
+        m.d.sync += [self.weight_address.eq(row_address + plane), self.weight_read.eq(reading & ~is_ninth)]
         wait = Signal(range(TwoCycleMemory.LATENCY + 1))
         rows_out = Signal(machine.staging_address_bits + 1)
 
@@ -109,15 +120,20 @@ class WeightLoader(wiring.Component):
             with m.State("WAIT HALF"):
                 with m.If(used != 2):
                     m.d.comb += takes_half.eq(1)
-                    m.d.sync += [row.eq(0), plane.eq(0), row_address.eq(tile_address)]
+                    m.d.sync += [row.eq(0), row_of_bundle.eq(0), plane.eq(0), row_address.eq(tile_address)]
                     m.next = "READ"
             with m.State("READ"):
                 m.d.comb += reading.eq(plane < entry.planes_read)
                 m.d.sync += plane.eq(plane + 1)
                 with m.If(plane == period - 1):
-                    m.d.sync += [plane.eq(0), row.eq(row + 1), row_address.eq(row_address + entry.planes_stored)]
+                    m.d.sync += [
+                        plane.eq(0),
+                        row.eq(row + 1),
+                        row_of_bundle.eq(Mux(is_ninth, 0, row_of_bundle + 1)),
+                        row_address.eq(next_row_address),
+                    ]
                     with m.If(row == entry.tile_rows - 1):
-                        m.d.sync += tile_address.eq(row_address + entry.planes_stored)
+                        m.d.sync += tile_address.eq(next_row_address)
                         m.next = "FINISH TILE"
             with m.State("FINISH TILE"):
                 with m.If(finishes_tile):
@@ -131,16 +147,25 @@ class WeightLoader(wiring.Component):
                 with m.If(entry.is_last):
                     m.next = "IDLE"
 
-        controls = Cat(reading, plane == 0, plane == entry.planes_read - 1)
-        for _ in range(TwoCycleMemory.LATENCY):
-            stage = Signal(len(controls))
-            m.d.sync += stage.eq(controls)
-            controls = stage
+        arrived = Signal(machine.weight_word_bits, reset_less=True)
+        m.d.sync += arrived.eq(self.weight_data)
+        arrives, first, last = (
+            delay(m, value, self.ARRIVAL_CYCLES, name)
+            for value, name in (
+                (reading, "arrives"),
+                (plane == 0, "first"),
+                (plane == entry.planes_read - 1, "last"),
+            )
+        )
+        arrived_row = arrived[: machine.weight_port_bits]
+        if machine.weight_spare_bits:
+            ninth_row = self._collect(m, arrived[machine.weight_port_bits :], arrives, plane, row_of_bundle)
+            arrived_row = Mux(delay(m, is_ninth, self.ARRIVAL_CYCLES, "arrives_ninth"), ninth_row, arrived_row)
         m.d.comb += [
-            switch.plane.eq(self.weight_data),
-            switch.valid.eq(controls[0]),
-            switch.first.eq(controls[1]),
-            switch.last.eq(controls[2]),
+            switch.plane.eq(arrived_row),
+            switch.valid.eq(arrives),
+            switch.first.eq(first),
+            switch.last.eq(last),
             switch.target_bits.eq(entry.target_bits),
             switch.rounds.eq(entry.rounds),
         ]
@@ -164,3 +189,23 @@ class WeightLoader(wiring.Component):
                     m.d.sync += rows_out.eq(0)
                     m.d.comb += finishes_tile.eq(1)
         return m
+
+    def _collect(self, m, spare, arrives, plane, row_of_bundle):
+        """Keep the spare bits of a bundle's rows, plane by plane, and return the plane of its ninth row."""
+        place, row = (
+            delay(m, value, self.ARRIVAL_CYCLES, name)
+            for value, name in ((plane[:PLANE_ADDRESS_BITS], "arrived_plane"), (row_of_bundle, "arrived_row"))
+        )
+        parts = []
+        for index in range(BUNDLE_ROWS - 1):
+            store = memory.Memory(shape=unsigned(len(spare)), depth=1 << PLANE_ADDRESS_BITS, init=[])
+            m.submodules[f"ninth_{index}"] = store
+            write, read = store.write_port(), store.read_port(domain="comb")
+            m.d.comb += [
+                write.addr.eq(place),
+                write.data.eq(spare),
+                write.en.eq(arrives & (row == index)),
+                read.addr.eq(place),
+            ]
+            parts.append(read.data)
+        return Cat(parts)

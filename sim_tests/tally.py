@@ -105,7 +105,7 @@ class Tally:
             "counts_compared": self._counts_compared,
             "counts_differing": self._counts_differing,
             "first_differing_count": self._first_count,
-            "weight_memory_bits_read": max(self._weight_words) * program.machine.weight_port_bits,
+            "weight_memory_bits_read": max(self._weight_words) * program.machine.weight_word_bits,
             "layers_exact": part.layers_exact,
             "layers_displaced": part.layers_displaced,
         }

@@ -201,7 +201,7 @@ def test_a_changed_weight_in_the_load_stream_is_noticed(monkeypatch):
     images = random_images(SMALL_NETWORK.image_shape, 1, seed=1)
     program = build(SMALL_NETWORK, STANDARD_MACHINE, standard_assignments(SMALL_NETWORK))
     words = program.load_words()
-    weights = 2 * len(program.weight_rows) * STANDARD_MACHINE.weight_port_bits // 64
+    weights = len(program.weight_words) * -(-STANDARD_MACHINE.weight_word_bits // 32)
     changed = words.copy()
     changed[len(words) - weights] ^= 1  # the sign of one weight of the first layer
     monkeypatch.setattr(type(program), "load_words", lambda self: changed)

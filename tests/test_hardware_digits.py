@@ -39,7 +39,7 @@ def test_every_stored_tensor_of_real_images_with_idle_and_back_pressure(trained:
             assert result.cycles[name][layer.name].tolist() == [layer.cycles] * IMAGES, f"{name}, {layer.name}"
         assert found.cycles == timing.cycles and COMMAND_CYCLES == simulate.COMMAND_CYCLES
         assert (
-            result.weight_planes_read[name] * result.program.machine.weight_port_bits == found.traffic.weight_bits
+            result.weight_planes_read[name] * result.program.machine.weight_word_bits == found.traffic.weight_bits
         ).all()
         counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
         assert result.elapsed_cycles[name].tolist() == counted.tolist(), name

@@ -84,8 +84,15 @@ def stored_code(program: Program, layer: Conv2d | Linear, indices: tuple[int, ..
     chunk, lane = divmod(channel, machine.bank_lanes)
     chunks = padded // machine.bank_lanes
     part, bit = divmod(lane * machine.columns + column_of_tile, machine.weight_port_bits)
-    row_of_layer = ((tile * taps + tap) * chunks + chunk) * machine.unit_rows + part
-    planes = program.weight_rows[start + row_of_layer * layer.stored_bits :][: layer.stored_bits, bit]
+    bundle, row_of_bundle = divmod((tap * chunks + chunk) * machine.unit_rows + part, 9)
+    row_of_layer = tile * taps * chunks * machine.unit_rows + 9 * bundle + row_of_bundle
+    if machine.weight_port_bits % 8 == 0:
+        spare = machine.weight_port_bits // 8
+        rows_of_tile = taps * chunks * machine.unit_rows
+        if row_of_bundle == 8:
+            row_of_bundle, bit = bit // spare, machine.weight_port_bits + bit % spare
+        row_of_layer = tile * (rows_of_tile - rows_of_tile // 9) + 8 * bundle + row_of_bundle
+    planes = program.weight_words[start + row_of_layer * layer.stored_bits :][: layer.stored_bits, bit]
     code = 0
     for plane in planes:
         code = code << 1 | int(plane)
@@ -112,7 +119,7 @@ def test_weight_padding_is_zero(program: Program) -> None:
         for layer in program.network.weight_layers
     )
     pools = {program.network.shape(layer.input)[0] for layer in program.network if isinstance(layer, AveragePool2d)}
-    assert int(program.weight_rows.sum()) == ones + sum(pools)
+    assert int(program.weight_words.sum()) == ones + sum(pools)
 
 
 def live_ranges(program: Program, name: str, form: str) -> list[tuple[str, int, int, int, int]]:
@@ -315,7 +322,7 @@ def test_load_stream_holds_every_memory(program: Program) -> None:
     words = program.load_words()
     assert words.dtype == np.uint32
     record_words = {
-        "weights": -(-machine.weight_port_bits // 32),
+        "weights": -(-machine.weight_word_bits // 32),
         "tables": machine.table_layout.load_words,
         "skip_tables": -(-machine.requantizer.skip_multiplier_bits // 32),
         "layers": 1,
@@ -336,7 +343,7 @@ def test_load_stream_holds_every_memory(program: Program) -> None:
     assert tuple(found["tables"]) == program.tables
     assert tuple(found["skip_tables"]) == program.skip_tables
     assert machine.image_layout.unpack(found["image"][0]) == program.image
-    rows = [sum(int(bit) << index for index, bit in enumerate(row)) for row in program.weight_rows]
+    rows = [sum(int(bit) << index for index, bit in enumerate(row)) for row in program.weight_words]
     assert found["weights"] == rows
     layers = [dict(fields) for part in program.assignments.values() for fields in part.layers]
     size = machine.layer_layout.load_words

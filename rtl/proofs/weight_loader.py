@@ -1,17 +1,22 @@
-"""Proofs of the weight loader: its staging halves never run over or under, and it keeps to what the switch expects."""
+"""Proofs of the weight loader: its staging halves never run over or under, it keeps to what the switch expects, and
+ninth rows come out of the spare bits of the eight before them."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Mux, Signal
+import dataclasses
+
+from amaranth.hdl import Cat, Mux, Signal
 
 from hwsim import spec
+from hwsim.machine import BUNDLE_ROWS
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.proofs.bench import Bench
 from rtl.proofs.machine import SMALL
 from rtl.proofs.proof import Mutant, Proof
 from rtl.weight_loader import WeightLoader
 
-READS = TwoCycleMemory.LATENCY
+READS = WeightLoader.ARRIVAL_CYCLES
+SMALL_WITH_BYTES = dataclasses.replace(SMALL, weight_port_bits=8)
 
 
 def valid_entry(entry):
@@ -104,6 +109,57 @@ def keeps_halves(component):
     return bench
 
 
+def ninth_rows(component):
+    """Any word of the weight memory, whatever it holds: whenever it is read, and when its spare bits are due."""
+    bench = Bench(component(SMALL_WITH_BYTES))
+    dut = bench.component
+    port, spare = SMALL_WITH_BYTES.weight_port_bits, SMALL_WITH_BYTES.weight_spare_bits
+    address = bench.any_constant(dut.weight_address.shape(), "address")
+    word = bench.any_constant(SMALL_WITH_BYTES.weight_word_bits, "word")
+    read = dut.weight_read & (dut.weight_address == address)
+    bench.assume(~bench.past(read, TwoCycleMemory.LATENCY) | (dut.weight_data == word))
+    bench.assume(valid_entry(dut.tiles_data))
+
+    # The word may be that of any plane of any of a bundle's eight rows: `hit` says that it was in this bundle.
+    any_plane = bench.any_constant(3, "any_plane")
+    any_row = bench.any_constant(3, "any_row")
+    entry = bench.view("dut.entry")
+    row_address, row_of_bundle, plane, reading = (
+        bench.internal(f"dut.{name}") for name in ("row_address", "row_of_bundle", "plane", "reading")
+    )
+    bench.check(row_of_bundle < BUNDLE_ROWS, "row of a bundle")
+    hit = Signal(reset_less=True)
+    with bench.m.If(reading & (row_of_bundle == any_row) & (plane == any_plane)):
+        bench.m.d.sync += hit.eq((row_address + plane)[: len(address)] == address)
+    hit_then = bench.past(hit, READS - 1)
+
+    loads = bench.past_reset(bench.in_state("dut", "READ"), READS)
+    arrives = bench.past_reset(reading, READS)
+    row_then, plane_then, planes_read = (
+        bench.past(value, READS) for value in (row_of_bundle, plane, entry.planes_read)
+    )
+    bench.check(bench.internal("dut.switch.valid") == arrives, "planes that arrive")
+    passed = (row_then > any_row) | ((row_then == any_row) & (plane_then > any_plane))
+    kept = Cat(bench.stored(f"dut.ninth_{index}", any_plane) for index in range(BUNDLE_ROWS - 1))
+    due = hit_then & (any_plane < planes_read)
+    bench.implies(
+        loads & passed & due, kept.word_select(any_row, spare) == word[port:], "spare bits are kept until they are due"
+    )
+    given = bench.internal("dut.switch.plane")
+    due_now = due & arrives & (plane_then == any_plane)
+    bench.implies(due_now & (row_then == any_row), given == word[:port], "a row of its own")
+    ninth = row_then == BUNDLE_ROWS - 1
+    bench.implies(due_now & ninth, given.word_select(any_row, spare) == word[port:], "an eighth of the ninth row")
+
+    ends = bench.past_reset(bench.in_state("dut", "READ") & (plane == bench.internal("dut.period") - 1), 1)
+    is_ninth = bench.past(row_of_bundle == BUNDLE_ROWS - 1)
+    step = Mux(is_ninth, 0, bench.past(entry.planes_stored))
+    next_address = (bench.past(row_address) + step)[: len(address)]
+    bench.implies(ends, row_address == next_address, "the words of a row follow those of the row before")
+    bench.check(dut.weight_read == bench.past_reset(reading, 1) & ~is_ninth, "the ninth row reads nothing")
+    return bench
+
+
 PROOFS = (
     Proof(
         "weight_loader.keeps_halves",
@@ -120,6 +176,22 @@ PROOFS = (
             Mutant("rows_out == entry.tile_rows - 1", "rows_out == entry.tile_rows - 2"),
             Mutant("plane_address.eq(address - entry.tile_rows)", "plane_address.eq(address - entry.tile_rows - 1)"),
             Mutant("Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)", "entry.planes_read"),
+        ),
+    ),
+    Proof(
+        "weight_loader.ninth_rows",
+        "each word that is read reaches the switch as the plane of its row, and its spare bits as their eighth of the "
+        "same plane of the bundle's ninth row, for which nothing is read: whatever the valid entries and the words",
+        WeightLoader,
+        ninth_rows,
+        depth=READS + 2,
+        mutant_depth=36,
+        mutants=(
+            Mutant("(arrives & (row == index))", "(arrives & (row == BUNDLE_ROWS - 2 - index))"),
+            Mutant("self.weight_address.eq(row_address + plane)", "self.weight_address.eq(row_address)"),
+            Mutant("read.addr.eq(place)", "read.addr.eq(0)"),
+            Mutant("self.weight_read.eq(reading & ~is_ninth)", "self.weight_read.eq(reading)"),
+            Mutant("Mux(is_ninth, 0, entry.planes_stored)", "entry.planes_stored"),
         ),
     ),
 )

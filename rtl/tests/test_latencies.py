@@ -7,12 +7,14 @@ from rtl.array import Array
 from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
+from rtl.weight_loader import WeightLoader
 from rtl.weight_switch import WeightSwitch
 
 
 def test_latencies():
     assert machine.MEMORY_LATENCY_CYCLES == TwoCycleMemory.LATENCY
     assert machine.ADDRESS_LATENCY_CYCLES + TwoCycleMemory.LATENCY == ActivationStreamer.LATENCY
+    assert machine.WEIGHT_ARRIVAL_CYCLES == WeightLoader.ARRIVAL_CYCLES
     assert machine.WEIGHT_SWITCH_LATENCY_CYCLES == WeightSwitch.LATENCY
     assert machine.ARRAY_LATENCY_CYCLES == {"planes": Array.LATENCY, "dsp": DspArray.LATENCY}
     assert machine.ACCUMULATOR_LATENCY_CYCLES == Accumulator.LATENCY
