@@ -128,6 +128,8 @@ def ninth_rows(component):
         bench.internal(f"dut.{name}") for name in ("row_address", "row_of_bundle", "plane", "reading")
     )
     bench.check(row_of_bundle < BUNDLE_ROWS, "row of a bundle")
+    bench.implies(~bench.in_state("dut", "IDLE", "FETCH"), valid_entry(entry), "entry")
+    bench.implies(bench.in_state("dut", "READ"), plane < bench.internal("dut.period"), "plane")
     hit = Signal(reset_less=True)
     with bench.m.If(reading & (row_of_bundle == any_row) & (plane == any_plane)):
         bench.m.d.sync += hit.eq((row_address + plane)[: len(address)] == address)
