@@ -187,13 +187,12 @@ PROOFS = (
         WeightLoader,
         ninth_rows,
         depth=READS + 2,
-        mutant_depth=36,
+        mutant_depth=18,
         mutants=(
             Mutant("(arrives & (row == index))", "(arrives & (row == BUNDLE_ROWS - 2 - index))"),
             Mutant("self.weight_address.eq(row_address + plane)", "self.weight_address.eq(row_address)"),
-            Mutant("read.addr.eq(place)", "read.addr.eq(0)"),
-            Mutant("self.weight_read.eq(reading & ~is_ninth)", "self.weight_read.eq(reading)"),
-            Mutant("Mux(is_ninth, 0, entry.planes_stored)", "entry.planes_stored"),
+            Mutant("write.addr.eq(place)", "write.addr.eq(0)"),
+            Mutant("Mux(is_ninth, 0, entry.planes_stored)", "Mux(is_ninth, 0, entry.planes_read)"),
         ),
     ),
 )
