@@ -178,7 +178,7 @@ REGISTERS: tuple[Register, ...] = (
         0x10,
         Access.READ,
         (
-            Field("weight_port_bits", 0, 10, "Width of the weight memory."),
+            Field("weight_port_bits", 0, 10, "Width of the path from the weight memory."),
             Field("strip_pixels", 10, 13, "Output pixels accumulated at once."),
             Field("accumulator_bits", 24, 6, "Width of an accumulator."),
         ),
