@@ -109,22 +109,29 @@ class ScaleOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step with the parameters that have a gradient."""
         for group in self.param_groups:
-            first, second = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state: dict[str, Any] = self.state[parameter]
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            states: list[dict[str, Any]] = [self.state[parameter] for parameter in parameters]
+            for parameter, state in zip(parameters, states, strict=True):
                 if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter)
-                    state["square"] = torch.zeros_like(parameter)
+                    state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
                 state["step"] += 1
-                gradient = parameter.grad * parameter
-                state["mean"].lerp_(gradient, 1 - first)
-                state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-                mean = state["mean"] / (1 - first ** state["step"])
-                deviation = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(1e-12)
-                parameter.mul_(torch.exp(-group["lr"] * mean / deviation))
+            first, second = group["betas"]
+            means, squares = [state["mean"] for state in states], [state["square"] for state in states]
+            # All parameters at once: there are a hundred, and they are small.
+            gradients = torch._foreach_mul([parameter.grad for parameter in parameters], parameters)
+            torch._foreach_lerp_(means, gradients, 1 - first)
+            torch._foreach_mul_(squares, second)
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+            changes = torch._foreach_div(means, [1 - first ** state["step"] for state in states])
+            deviations = torch._foreach_div(squares, [1 - second ** state["step"] for state in states])
+            torch._foreach_sqrt_(deviations)
+            torch._foreach_add_(deviations, 1e-12)
+            torch._foreach_div_(changes, deviations)
+            torch._foreach_mul_(changes, -group["lr"])
+            torch._foreach_exp_(changes)
+            torch._foreach_mul_(parameters, changes)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from quant.methods import method as find_method
 from quant.self_distillation import SelfDistillation
 from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
 from quant.switchable import SwitchableNetwork, set_width
-from quant.training_config import TrainingConfig
+from quant.training_config import ADAM, TrainingConfig
 from quant.training_state import load_optimizer, optimizer_tensors
 
 
@@ -33,13 +33,38 @@ def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
+def _float_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == ADAM:
+        return _adam(model.parameters(), config.learning_rate, config.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def _memory_format(config: TrainingConfig) -> torch.memory_format:
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def _in_format(batch: Tensor, config: TrainingConfig) -> Tensor:
+    return batch.contiguous(memory_format=_memory_format(config))
+
+
+def _precision(config: TrainingConfig) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16)
+
+
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FloatTraining:
-    """Training of a float model with Adam and a cosine schedule.
+    """Training of a float model with a cosine schedule.
 
     Parameters
     ----------
@@ -61,9 +86,10 @@ class FloatTraining:
     @classmethod
     def begin(cls, model: nn.Module, config: TrainingConfig, epochs: int) -> FloatTraining:
         """Return the start, with a fresh optimizer."""
+        model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
         return cls(
             model=model,
-            optimizer=_adam(model.parameters(), config.learning_rate, config.weight_decay),
+            optimizer=_float_optimizer(model, config),
             generator=torch.Generator().manual_seed(config.seed),
             config=config,
             epochs=epochs,
@@ -107,7 +133,9 @@ class FloatTraining:
             step = epoch * per_epoch + count
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, self.epochs * per_epoch, per_epoch)
-            loss = F.cross_entropy(self.model(batch * IMAGE_SCALE), targets)
+            with _precision(config):
+                logits = self.model(_in_format(batch * IMAGE_SCALE, config))
+            loss = F.cross_entropy(logits.float(), targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -148,6 +176,7 @@ class JointTraining:
         if model.method != config.method:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
         generator = torch.Generator().manual_seed(config.seed + 1)
+        model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
         # Before the scales are fitted the model still is the float network.
         pass_loss: PassLoss = cross_entropy_pass(model)
         if config.block_replacement > 0:
@@ -161,7 +190,7 @@ class JointTraining:
         groups = parameter_groups(model)
         step = find_method(config.method).make_step(
             model=model,
-            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.weight_decay),
+            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.joint_weight_decay),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,
             alrs=config.alrs,
@@ -220,7 +249,9 @@ class JointTraining:
             rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
             targets = classes if self.distillation is None else self.distillation.targets(indices)
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
-            total, count = total + _finite(self.step.run(batch, targets, *rates), "joint", epoch), count + 1
+            with _precision(config):
+                loss = self.step.run(_in_format(batch, config), targets, *rates)
+            total, count = total + _finite(loss, "joint", epoch), count + 1
         return total / max(count, 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,12 @@ from hwsim.network import FLOOR, ROUND
 
 def round_half_up(values: Tensor) -> Tensor:
     """Return ``floor(values + 1/2)``: round to nearest, ties toward +infinity (``torch.round`` rounds ties to even)."""
-    return torch.floor(values + 0.5)
+    return round_half_up_(values.clone())
+
+
+def round_half_up_(values: Tensor) -> Tensor:
+    """Round ``values`` in place as :func:`round_half_up`, and return them."""
+    return values.add_(0.5).floor_()
 
 
 def per_channel(vector: Tensor, like: Tensor) -> Tensor:
@@ -40,7 +46,7 @@ def weight_codes(weight: Tensor, scale: Tensor, stored_bits: int) -> Tensor:
     float tensor of the weight's shape
         Integers of -2**(stored_bits - 1) .. 2**(stored_bits - 1) - 1.
     """
-    codes = round_half_up(weight / per_channel(scale, weight))
+    codes = round_half_up_(weight / per_channel(scale, weight))
     return codes.clamp_(spec.signed_low(stored_bits), spec.signed_high(stored_bits))
 
 
@@ -63,7 +69,7 @@ def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = 
 
 def activation_codes(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     """Return ``clamp(floor(values / scale + 1/2), low, high)`` as a float tensor of integers (eq. 4)."""
-    return round_half_up(values / scale).clamp_(low, high)
+    return round_half_up_(values / scale).clamp_(low, high)
 
 
 class _DoubleRounding(torch.autograd.Function):
@@ -71,37 +77,59 @@ class _DoubleRounding(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int, rule: str) -> Tensor:
         codes = switch_codes(weight_codes(weight, scale, stored_bits), stored_bits, target_bits, rule)
         step = per_channel(scale, weight) * 2.0 ** spec.switch_scale_exponent(stored_bits, target_bits)
-        quotient = weight / step
         # A bipolar weight stands for half of the stored range, which is four of its steps wide.
         low, high = (-2, 2) if target_bits == 1 else (spec.signed_low(target_bits), spec.signed_high(target_bits))
         if rule == FLOOR and 1 < target_bits < stored_bits:
             # The highest code stands for the whole step above it.
             high += 1
-        inside = quotient.clamp(low, high).eq_(quotient)
-        ctx.save_for_backward(inside, codes - quotient.mul_(inside))
+        ctx.save_for_backward(weight / step, codes)
+        ctx.limits = low, high
         return codes * step
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        inside, scale_slope = ctx.saved_tensors
+        quotient, codes = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * inside, (gradient * scale_slope).flatten(1).sum(1), None, None, None
+        passed = _inside(gradient, quotient, *ctx.limits)
+        slope = (gradient * codes).sub_(passed * quotient)
+        return passed, slope.flatten(1).sum(1), None, None, None
 
 
 class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        codes = activation_codes(values, scale, low, high)
-        quotient = values / scale
-        inside = quotient.clamp(low, high).eq_(quotient)
-        ctx.save_for_backward(inside, codes - quotient.mul_(inside))
-        return codes * scale
+        # Walks through memory, and new memory even more, are a third of a training step: there are as few as can be.
+        values = values.to(scale.dtype)
+        result = activation_codes(values, scale, low, high).mul_(scale)
+        ctx.save_for_backward(values, result, scale)
+        ctx.limits = low, high
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        inside, scale_slope = ctx.saved_tensors
+        values, result, scale = ctx.saved_tensors
         (gradient,) = gradients
-        return gradient * inside, (gradient * scale_slope).sum(), None, None
+        low, high = ctx.limits
+        step = float(scale)
+        passed = _inside(gradient, values, low * step, high * step)
+        return passed, (_dot(gradient, result) - _dot(passed, values)) / scale, None, None
+
+
+def _inside(gradient: Tensor, values: Tensor, low: float, high: float) -> Tensor:
+    """Return ``gradient`` where low <= values <= high, else 0, in one walk through memory."""
+    # hardtanh passes nothing at its own limits.
+    below = float(np.nextafter(np.float32(low), np.float32(-np.inf)))
+    above = float(np.nextafter(np.float32(high), np.float32(np.inf)))
+    return torch.ops.aten.hardtanh_backward(gradient, values, below, above)  # type: ignore[no-any-return]
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Return the sum of products of two dense tensors; a transposed layout is walked as it lies in memory."""
+    if one.stride() != other.stride():
+        other = other.contiguous(memory_format=torch.contiguous_format)
+        one = one.contiguous(memory_format=torch.contiguous_format)
+    order = sorted(range(one.dim()), key=one.stride, reverse=True)
+    return torch.dot(one.permute(order).reshape(-1), other.permute(order).reshape(-1))
 
 
 class _RoundToGrid(torch.autograd.Function):

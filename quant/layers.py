@@ -293,7 +293,7 @@ class QuantWeightLayer(nn.Module):
         if self.batch_norm is not None:
             result = self.batch_norm(result, weight_bits)
         if skip is not None:
-            result = result + skip
+            result = result.add_(skip)
         # An unsigned quantizer clamps at 0 and passes no gradient below: the ReLU is in it.
         return result
 

@@ -126,6 +126,55 @@ class RunDirectory:
         return self.path / CURVES
 
 
+FLOAT_ENTRIES = (
+    "architecture", "data", "fold", "folds", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay",
+    "optimizer", "shift_pixels", "flip",
+)  # fmt: skip
+"""Entries of a configuration that make its float networks."""
+
+
+class FloatRun:
+    """The float networks of a run, for other runs to start from.
+
+    Parameters
+    ----------
+    path : Path
+        A run directory.
+    config : TrainingConfig
+        Of the run that starts from it.
+
+    Raises
+    ------
+    ValueError
+        If there is no run, or its float networks were made with other entries of the configuration.
+    """
+
+    def __init__(self, path: Path, config: TrainingConfig) -> None:
+        self.path = Path(path)
+        if not (self.path / STATE).is_file():
+            raise ValueError(f"{self.path} holds no run to take float networks from")
+        self._tensors, self._content = load_state(self.path / STATE)
+        theirs, ours = self._content["config"], config.to_json()
+        for name in FLOAT_ENTRIES:
+            if theirs.get(name) != ours[name]:
+                told = f"{name} = {theirs.get(name)!r}, not {ours[name]!r}"
+                raise ValueError(f"the float networks in {self.path} were made with {told}")
+
+    def state(self, stage: str, epochs: int) -> dict[str, Tensor]:
+        """Return the state of the stage ``float`` or ``compare_float`` after ``epochs`` epochs, its last.
+
+        Raises
+        ------
+        ValueError
+            If the stage is not complete.
+        """
+        done = sum(row["stage"] == stage for row in self._content["rows"])
+        if done != epochs:
+            raise ValueError(f"the stage {stage} in {self.path} must have {epochs} epochs, not {done}")
+        prefix = f"{stage}/"
+        return {name.removeprefix(prefix): one for name, one in self._tensors.items() if name.startswith(prefix)}
+
+
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 

@@ -21,7 +21,7 @@ from quant.data_sets import load_split
 from quant.epochs import FloatTraining, JointTraining
 from quant.epochs import cosine as cosine
 from quant.progress import Progress
-from quant.run_directory import RunDirectory
+from quant.run_directory import FloatRun, RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
@@ -114,6 +114,8 @@ def train_network(
     progress: bool = True,
     run_directory: Path | None = None,
     resume: bool = False,
+    float_run: Path | None = None,
+    split: data.Split | None = None,
 ) -> TrainingResult:
     """Train a network for a width set with the configuration's method, and test it at every width.
 
@@ -129,19 +131,47 @@ def train_network(
         tested after every epoch.
     resume : bool
         Whether to go on from the state in the run directory, if there is one.
+    float_run : Path, optional
+        Run directory of :func:`train_float`, whose float networks are taken instead of training them again.
+    split : Split, optional
+        The images, if they are loaded already.
 
     Raises
     ------
     ValueError
-        If the data or the configuration cannot be used, the loss is not finite any more, or a run to resume was made
-        with another configuration.
+        If the data or the configuration cannot be used, the loss is not finite any more, a run to resume was made
+        with another configuration, or the float run is not complete or was made with other float training.
     """
     config = config if config is not None else TrainingConfig()
     if resume and run_directory is None:
         raise ValueError("a run can only be resumed in its run directory, and none is given")
     run = None if run_directory is None else RunDirectory(run_directory, config, resume)
+    floats = None if float_run is None else FloatRun(float_run, config)
     with _threads(config.threads):
-        return _train_network(config, checkpoint, progress, run)
+        split = split if split is not None else load_split(config, progress)
+        stages = _Stages(config, split, run, floats, progress)
+        return _train_network(stages, checkpoint)
+
+
+def train_float(
+    config: TrainingConfig, run_directory: Path, *, progress: bool = True, split: data.Split | None = None
+) -> None:
+    """Train, or go on training, the float networks of a configuration, for :func:`train_network` to start from.
+
+    The run directory then has the stage ``float`` and, with ``compare_float``, the stage ``compare_float``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`train_network`.
+    """
+    run = RunDirectory(run_directory, config, resume=True)
+    with _threads(config.threads):
+        split = split if split is not None else load_split(config, progress)
+        stages = _Stages(config, split, run, None, progress)
+        stages.trained_float("float")
+        if config.compare_float:
+            stages.trained_float("compare_float")
 
 
 @contextmanager
@@ -162,56 +192,75 @@ def _accuracies(training: FloatTraining | JointTraining, images: Tensor, labels:
     return {f"W{bits}A{bits}": percent_correct(predict(model, bits, images), labels) for bits in model.width_set}
 
 
-def _train_network(
-    config: TrainingConfig, checkpoint: Path | None, progress: bool, run: RunDirectory | None
-) -> TrainingResult:
-    split = load_split(config, progress)
-    images, labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
-    test_images = torch.from_numpy(split.test_images)
-    seconds: dict[str, float] = {}
-    expected = getattr(models.build(config.architecture), "image_shape", None)
-    if expected != tuple(images.shape[1:]):
-        raise ValueError(
-            f"the architecture {config.architecture} takes images of {expected}, but the {config.data} are "
-            f"{tuple(images.shape[1:])}"
-        )
+class _Stages:
+    """The stages of one training: each goes on from where the run directory left it."""
 
-    def run_stage(stage: str, told: str, training: FloatTraining | JointTraining) -> None:
-        start = time.perf_counter()
-        with Progress(told, training.epochs, progress) as shown:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        split: data.Split,
+        run: RunDirectory | None,
+        floats: FloatRun | None,
+        progress: bool,
+    ) -> None:
+        self.config, self.split, self.run, self.floats, self.progress = config, split, run, floats, progress
+        self.images, self.labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
+        self.test_images = torch.from_numpy(split.test_images)
+        self.seconds: dict[str, float] = {}
+        expected = getattr(models.build(config.architecture), "image_shape", None)
+        if expected != tuple(self.images.shape[1:]):
+            raise ValueError(
+                f"the architecture {config.architecture} takes images of {expected}, but the {config.data} are "
+                f"{tuple(self.images.shape[1:])}"
+            )
+
+    def run_stage(self, stage: str, told: str, training: FloatTraining | JointTraining) -> None:
+        """Run what is left of a stage."""
+        start, run = time.perf_counter(), self.run
+        with Progress(told, training.epochs, self.progress) as shown:
             first = 0 if run is None else run.epochs_done(stage)
             if run is not None and first > 0:
                 training.load_state(run.state(stage))
                 shown.skip(first)
             for epoch in range(first, training.epochs):
                 begun = time.perf_counter()
-                loss = training.run_epoch(images, labels, epoch)
+                loss = training.run_epoch(self.images, self.labels, epoch)
                 told_loss = f"loss {loss:.3f}"
                 if run is not None:
                     lap = time.perf_counter() - begun
-                    measured = _accuracies(training, test_images, split.test_labels)
+                    measured = _accuracies(training, self.test_images, self.split.test_labels)
                     run.record(stage, loss, lap, measured, training.state())
                     told_loss += "".join(f", {name} {value:.2f} %" for name, value in measured.items())
                 shown.advance(told_loss, epoch + 1)
         training.finish()
         if run is not None:
             run.draw_curves()
-        seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = time.perf_counter() - start
 
-    def trained_float(stage: str, told: str, epochs: int) -> nn.Module:
+    def trained_float(self, stage: str) -> nn.Module:
+        """Return the float network of the stage ``float`` or ``compare_float``."""
+        config = self.config
         torch.manual_seed(config.seed)
         model = models.build(config.architecture)
-        run_stage(stage, told, FloatTraining.begin(model, config, epochs))
+        compared = stage == "compare_float"
+        training = FloatTraining.begin(model, config, config.float_epochs + compared * config.joint_epochs)
+        if self.floats is not None:
+            training.load_state(self.floats.state(stage, training.epochs))
+            training.finish()
+        else:
+            told = "float network to compare" if compared else "float network"
+            self.run_stage(stage, told, training)
         return model
 
-    start_model = trained_float("float", "float network", config.float_epochs)
-    model = prepare(start_model, config.widths, method=config.method)
-    run_stage("joint", f"joint training {config.widths}", JointTraining.begin(model, images, labels, config))
+
+def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
+    config, split, test_images = stages.config, stages.split, stages.test_images
+    model = prepare(stages.trained_float("float"), config.widths, method=config.method)
+    training = JointTraining.begin(model, stages.images, stages.labels, config)
+    stages.run_stage("joint", f"joint training {config.widths}", training)
     float_predictions = None
     if config.compare_float:
-        epochs = config.float_epochs + config.joint_epochs
-        baseline = trained_float("compare_float", "float network to compare", epochs)
-        float_predictions = predict_float(baseline, test_images)
+        float_predictions = predict_float(stages.trained_float("compare_float"), test_images)
     predictions = {bits: predict(model, bits, test_images) for bits in config.widths}
     accuracies = {bits: percent_correct(predicted, split.test_labels) for bits, predicted in predictions.items()}
     float_accuracy = None if float_predictions is None else percent_correct(float_predictions, split.test_labels)
@@ -231,6 +280,6 @@ def _train_network(
         accuracies=accuracies,
         float_predictions=float_predictions,
         predictions=predictions,
-        seconds=seconds,
+        seconds=stages.seconds,
         checkpoint=checkpoint,
     )

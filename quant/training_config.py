@@ -14,6 +14,8 @@ from quant.methods import method as find_method
 
 DIGITS, CIFAR10, IMAGES = "digits", "cifar10", "images"
 DATA_SETS = (DIGITS, CIFAR10, IMAGES)
+ADAM, SGD = "adam", "sgd"
+OPTIMIZERS = (ADAM, SGD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,10 @@ class TrainingConfig:
         Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
         step).
     weight_decay : float
+    optimizer : str
+        Of the float network: ``adam``, or ``sgd`` with Nesterov's momentum of 0.9. Joint training always takes Adam,
+        whose weight decay is ``joint_weight_decay``.
+    joint_weight_decay : float
     alrs : str
         ``decay`` or ``equation-6``, for the methods that scale learning rates by width.
     alrs_decay : float
@@ -57,6 +63,10 @@ class TrainingConfig:
         Whether half of the training images are mirrored left to right.
     compare_float : bool
         Whether the float network of the same total epochs is trained too.
+    channels_last : bool
+        Whether training keeps images and weights with the channels innermost, which is faster for wide images.
+    bfloat16 : bool
+        Whether training convolves in bfloat16, sums in float32; weights, BatchNorm and quantizers stay float32.
     threads : int
         CPU threads of torch while training. One is fastest for networks this small and makes results repeatable.
 
@@ -81,6 +91,8 @@ class TrainingConfig:
     joint_learning_rate: float = 2e-3
     scale_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
+    optimizer: str = ADAM
+    joint_weight_decay: float = 1e-4
     alrs: str = DECAY
     alrs_decay: float = 0.1
     self_distillation: float = 0.0
@@ -88,6 +100,8 @@ class TrainingConfig:
     shift_pixels: int = 1
     flip: bool = False
     compare_float: bool = True
+    channels_last: bool = False
+    bfloat16: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -105,6 +119,8 @@ class TrainingConfig:
             raise ValueError(f"the digits come with scikit-learn and have no data_path, not {self.data_path!r}")
         if self.alrs not in ALRS_FORMS:
             raise ValueError(f"alrs must be one of {', '.join(ALRS_FORMS)}, not {self.alrs!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         for name, lowest in (
             ("fold", 0),
             ("folds", 2),
@@ -124,13 +140,13 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        for name in ("weight_decay", "alrs_decay", "self_distillation"):
+        for name in ("weight_decay", "joint_weight_decay", "alrs_decay", "self_distillation"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
         if not 0 <= self.block_replacement <= 100:
             raise ValueError(f"block_replacement must be 0 .. 100, not {self.block_replacement!r}")
-        for name in ("flip", "compare_float"):
+        for name in ("flip", "compare_float", "channels_last", "bfloat16"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.fold >= self.folds:
@@ -167,8 +183,13 @@ PRESETS: dict[str, TrainingConfig] = {
         float_epochs=30,
         joint_epochs=10,
         batch_size=128,
+        optimizer=SGD,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        joint_learning_rate=1e-3,
         shift_pixels=4,
         flip=True,
+        channels_last=True,
     ),
 }
 """Configurations to start from, by data set; CIFAR-10 has the usual crops and mirror images, on the CPU's budget."""

@@ -115,7 +115,7 @@ def test_weight_codes_round_half_up_and_clamp(bits):
 
 
 def test_a_wrong_first_rounding_is_caught():
-    changed = mutant("quant.functional", ("return torch.floor(values + 0.5)", "return torch.round(values)"))
+    changed = mutant("quant.functional", ("return values.add_(0.5).floor_()", "return values.round_()"))
     assert weight_errors(changed, 4)
     changed = mutant(
         "quant.functional",
@@ -141,8 +141,8 @@ def activation_errors(module, low, high):
 @pytest.mark.parametrize(
     "change",
     [
-        ("return torch.floor(values + 0.5)", "return torch.round(values)"),
-        ("return torch.floor(values + 0.5)", "return torch.floor(values)"),
+        ("return values.add_(0.5).floor_()", "return values.round_()"),
+        ("return values.add_(0.5).floor_()", "return values.floor_()"),
         (".clamp_(low, high)", ".clamp_(max=high)"),
         (".clamp_(low, high)", ".clamp_(min=low)"),
     ],
