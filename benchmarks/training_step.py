@@ -29,7 +29,7 @@ from quant.epochs import FloatTraining, JointTraining
 from quant.methods import METHODS
 from quant.training_config import PRESETS, TrainingConfig
 
-VARIANTS: dict[str, dict[str, bool]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "float32, channels last": {"channels_last": True},
     "bfloat16, channels last": {"channels_last": True, "bfloat16": True},

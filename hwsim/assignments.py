@@ -1,4 +1,4 @@
-"""The assignments that every report runs: one uniform one for each width of the set, and two mixed ones."""
+"""The assignments that every report runs: a uniform one for each width of the set, two mixed ones, and learned ones."""
 
 from __future__ import annotations
 
@@ -40,9 +40,14 @@ def mixed_assignments(network: Network) -> tuple[Assignment, ...]:
     )
 
 
+def learned_assignments(network: Network) -> tuple[Assignment, ...]:
+    """Return the assignments that the network's training found."""
+    return tuple(Assignment(name=name, network=network, layers=one) for name, one in network.learned.items())
+
+
 def standard_assignments(network: Network) -> tuple[Assignment, ...]:
-    """Return the uniform assignments, widest first, then the mixed ones."""
-    return uniform_assignments(network) + mixed_assignments(network)
+    """Return the uniform assignments, widest first, then the mixed ones, then the learned ones."""
+    return uniform_assignments(network) + mixed_assignments(network) + learned_assignments(network)
 
 
 def select_assignments(network: Network, names: str | None) -> tuple[Assignment, ...]:
@@ -51,7 +56,8 @@ def select_assignments(network: Network, names: str | None) -> tuple[Assignment,
     Raises
     ------
     ValueError
-        If a name is neither ``W<bits>A<bits>`` with widths of the set nor that of a mixed assignment, or comes twice.
+        If a name is neither ``W<bits>A<bits>`` with widths of the set nor that of a mixed or learned assignment, or
+        comes twice.
     """
     if names is None:
         return standard_assignments(network)
@@ -63,10 +69,11 @@ def select_assignments(network: Network, names: str | None) -> tuple[Assignment,
 
 
 def _assignment(network: Network, name: str) -> Assignment:
-    mixed = {assignment.name: assignment for assignment in mixed_assignments(network)}
-    if name in mixed:
-        return mixed[name]
+    named = {one.name: one for one in mixed_assignments(network) + learned_assignments(network)}
+    if name in named:
+        return named[name]
     weight_bits, letter, activation_bits = name.removeprefix("W").partition("A")
     if name.startswith("W") and letter and weight_bits.isdecimal() and activation_bits.isdecimal():
         return uniform_assignment(network, int(weight_bits), int(activation_bits))
-    raise ValueError(f"an assignment must be W<bits>A<bits>, mixed-1 or mixed-2, not {name!r}")
+    known = ", ".join(["W<bits>A<bits>", *network.learned, "mixed-1"]) + " or mixed-2"
+    raise ValueError(f"an assignment must be {known}, not {name!r}")

@@ -287,6 +287,8 @@ class Network:
         In execution order; the last one makes the logits.
     provenance : mapping of str to str
         How the network was made; free text for people.
+    learned : mapping of str to mapping of str to LayerWidths
+        Assignments that training found, by name: the widths of every layer. Not called like the standard ones.
 
     Raises
     ------
@@ -299,6 +301,7 @@ class Network:
     image_shape: Shape
     layers: tuple[Layer, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    learned: Mapping[str, Mapping[str, LayerWidths]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
@@ -317,6 +320,10 @@ class Network:
         object.__setattr__(self, "_shapes", shapes)
         object.__setattr__(self, "_by_name", {layer.name: layer for layer in self.layers})
         self._check_forms()
+        for name, widths in self.learned.items():
+            if name.startswith(("W", "mixed-")) or not name or set(name) & set(", "):
+                raise ValueError(f"a learned assignment must have a name of its own, not {name!r}")
+            Assignment(name=name, network=self, layers=widths)
 
     def _check_skip(self, layer: Layer, shapes: Mapping[str, Shape]) -> None:
         skip = layer.skip if isinstance(layer, WeightLayer) else None

@@ -11,9 +11,9 @@ Tensors of a layer ``L`` (all float32 but the codes)::
     L.output.logit_scale          (1,)             last layer
 
 The metadata has one entry, ``bitswitch``: a JSON object with ``format_version``, ``spec_version``, ``width_set``,
-``image_shape``, ``layers`` (the structure), ``provenance``, ``tensor_sha256`` (of each tensor's little-endian bytes)
-and ``sha256`` (of this object without that key, as JSON with sorted keys and no spaces). The same network always
-gives the same bytes.
+``image_shape``, ``layers`` (the structure), ``learned`` (assignments, if there are any), ``provenance``,
+``tensor_sha256`` (of each tensor's little-endian bytes) and ``sha256`` (of this object without that key, as JSON with
+sorted keys and no spaces). The same network always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from hwsim.network import (
     BatchNorm,
     Conv2d,
     Layer,
+    LayerWidths,
     Linear,
     MaxPool2d,
     Network,
@@ -45,8 +46,9 @@ from hwsim.network import (
 )
 from hwsim.precision import WidthSet
 
-FORMAT_VERSION = 2
-"""Newest version that is read. Networks whose layers all round are written as version 1, so that it reads them too."""
+FORMAT_VERSION = 3
+"""Newest version that is read. A file is of the oldest version that can say what is in it: 3 with learned assignments,
+2 with a layer that does not round, else 1."""
 
 METADATA_KEY = "bitswitch"
 METADATA = "metadata"
@@ -67,7 +69,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     tensors = tensors_of(network)
     content: dict[str, Any] = {
-        "format_version": 1 if all(layer.switch_rule == ROUND for layer in network.weight_layers) else FORMAT_VERSION,
+        "format_version": _oldest_version(network),
         "spec_version": spec.SPEC_VERSION,
         **structure_of(network),
         "provenance": dict(network.provenance),
@@ -84,6 +86,12 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _oldest_version(network: Network) -> int:
+    if network.learned:
+        return 3
+    return 1 if all(layer.switch_rule == ROUND for layer in network.weight_layers) else 2
 
 
 def load(path: str | os.PathLike[str], *, ignore_checksum: bool = False) -> Network:
@@ -168,11 +176,17 @@ def tensors_of(network: Network) -> dict[str, NDArray[Any]]:
 
 def structure_of(network: Network) -> dict[str, Any]:
     """Return what the metadata says about a network besides its tensors, as JSON objects."""
-    return {
+    structure: dict[str, Any] = {
         "width_set": list(network.width_set.widths),
         "image_shape": list(network.image_shape),
         "layers": [_layer_structure(layer) for layer in network],
     }
+    if network.learned:
+        structure["learned"] = {
+            name: {layer: [one.weight_bits, one.activation_bits] for layer, one in widths.items()}
+            for name, widths in network.learned.items()
+        }
+    return structure
 
 
 def _layer_structure(layer: Layer) -> dict[str, Any]:
@@ -331,4 +345,8 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) ->
         image_shape=tuple(content["image_shape"]),
         layers=tuple(layers),
         provenance=dict(content["provenance"]),
+        learned={
+            name: {layer: LayerWidths(*pair) for layer, pair in widths.items()}
+            for name, widths in content.get("learned", {}).items()
+        },
     )

@@ -17,7 +17,7 @@ from hwsim import spec
 from quant import models
 from quant.convert import prepare
 from quant.methods import DOUBLE_ROUNDING
-from quant.switchable import SwitchableNetwork
+from quant.switchable import SwitchableNetwork, Widths
 
 CHECKPOINT_FORMAT = "bitswitch checkpoint"
 CHECKPOINT_VERSION = 1
@@ -71,6 +71,10 @@ def save_checkpoint(
         "architecture": architecture,
         "widths": list(model.width_set.widths),
         "method": model.method,
+        "learned": {
+            name: {"weight_bits": dict(widths.weight_bits), "code_bits": dict(widths.code_bits)}
+            for name, widths in model.learned.items()
+        },
         "config": dict(config or {}),
         "results": dict(results or {}),
     }
@@ -128,6 +132,7 @@ def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpo
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {error}") from error
+    model.learned = {name: Widths(**widths) for name, widths in metadata.get("learned", {}).items()}
     return Checkpoint(
         model=model.eval(), architecture=architecture, config=metadata["config"], results=metadata["results"]
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hwsim.precision import WidthSet
 from quant.layers import OutputQuantizer, QuantMaxPool2d
 from quant.steps import TrainingStep
-from quant.switchable import SwitchableNetwork, set_width
+from quant.switchable import SwitchableNetwork, Widths, set_width
 
 DECAY, EQUATION_6 = "decay", "equation-6"
 ALRS_FORMS = (DECAY, EQUATION_6)
@@ -38,7 +38,11 @@ class ParameterGroups:
 
 def parameter_groups(model: SwitchableNetwork) -> ParameterGroups:
     """Return the parameters that ALRS applies to (weight, activation and skip scales) apart from the others."""
-    scales = [layer.weight_scale for _, layer in model.weight_layers()]
+    scales: list[nn.Parameter] = []
+    for _, layer in model.weight_layers():
+        scales.append(layer.weight_scale)
+        if layer.reconstruction is not None:
+            scales.extend(layer.reconstruction.scales.parameters())
     for module in model.modules():
         if isinstance(module, OutputQuantizer):
             scales.extend(module.parameters())
@@ -190,15 +194,34 @@ class JointStep(TrainingStep):
         width_set = self.model.width_set
         total = 0.0
         for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
-            loss, _ = self.loss_of(bits, images, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.alrs == EQUATION_6:
-                scales = (scale for group in self.scale_optimizer.param_groups for scale in group["params"])
-                gradients = [scale.grad for scale in scales if scale.grad is not None]
-                rate = equation_6_rate(scale_learning_rate, width_set.highest, bits, gradients)
-            self.set_rates(learning_rate, rate)
-            self.weight_optimizer.step()
-            self.scale_optimizer.step()
-            self.clear_gradients()
-            total += float(loss.detach())
+            total += self.step_at(bits, bits, images, targets, learning_rate, rate, scale_learning_rate)
         return total / len(width_set)
+
+    def step_at(
+        self,
+        widths: int | Widths,
+        bits: int,
+        images: Tensor,
+        targets: Tensor,
+        learning_rate: float,
+        rate: float,
+        scale_learning_rate: float,
+    ) -> float:
+        """Take one step at ``widths``, which stand for the width ``bits`` of the set, and return the loss.
+
+        Parameters
+        ----------
+        rate, scale_learning_rate : float
+            lambda_b of ``decay``; lambda.
+        """
+        loss, _ = self.loss_of(widths, images, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.alrs == EQUATION_6:
+            scales = (scale for group in self.scale_optimizer.param_groups for scale in group["params"])
+            gradients = [scale.grad for scale in scales if scale.grad is not None]
+            rate = equation_6_rate(scale_learning_rate, self.model.width_set.highest, bits, gradients)
+        self.set_rates(learning_rate, rate)
+        self.weight_optimizer.step()
+        self.scale_optimizer.step()
+        self.clear_gradients()
+        return float(loss.detach())

@@ -14,6 +14,7 @@ from hwsim.network import IMAGE_SCALE
 from quant import data
 from quant.block_replacement import BlockReplacement
 from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
+from quant.methods import Start
 from quant.methods import method as find_method
 from quant.self_distillation import SelfDistillation
 from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
@@ -178,6 +179,16 @@ class JointTraining:
         generator = torch.Generator().manual_seed(config.seed + 1)
         model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
         # Before the scales are fitted the model still is the float network.
+        method = find_method(config.method)
+        start = Start(
+            model=model,
+            images=images,
+            labels=labels,
+            generator=generator,
+            budget_of=config.budget_of,
+            budget=config.budget,
+        )
+        more = method.begin(start)
         pass_loss: PassLoss = cross_entropy_pass(model)
         if config.block_replacement > 0:
             pass_loss = BlockReplacement(model, config.block_replacement, generator)
@@ -188,13 +199,14 @@ class JointTraining:
             distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
             pass_loss = distillation.wrap(pass_loss)
         groups = parameter_groups(model)
-        step = find_method(config.method).make_step(
+        step = method.make_step(
             model=model,
             weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.joint_weight_decay),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,
             alrs=config.alrs,
             alrs_decay=config.alrs_decay,
+            **more,
         )
         return cls(model=model, step=step, generator=generator, distillation=distillation, config=config)
 
@@ -224,7 +236,8 @@ class JointTraining:
         self.generator.set_state(state["generator"])
 
     def finish(self) -> None:
-        """Leave the model at its highest width, in evaluation mode."""
+        """Leave the model at its highest width, in evaluation mode, with what the method found."""
+        self.step.finish()
         set_width(self.model, self.model.width_set.highest).eval()
 
     def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> float:

@@ -62,6 +62,7 @@ def export_network(model: SwitchableNetwork, provenance: Mapping[str, str] | Non
         image_shape=model.image_shape,
         layers=tuple(layers),
         provenance=dict(provenance or {}),
+        learned={name: model.layer_widths(widths) for name, widths in model.learned.items()},
     )
 
 

@@ -209,6 +209,16 @@ def best_scale(values: Tensor, low: int, high: int, candidates: int = 64) -> flo
     return best
 
 
+class Reconstruction(nn.Module):
+    """What makes weights of its own for every width out of the one that a layer keeps."""
+
+    scales: nn.ParameterDict
+
+    def quantized(self, weight: Tensor, bits: int) -> Tensor:
+        """Return the real weights at ``bits`` bits, differentiable."""
+        raise NotImplementedError
+
+
 class QuantWeightLayer(nn.Module):
     """What a quantized convolution and a quantized linear layer have in common.
 
@@ -230,6 +240,10 @@ class QuantWeightLayer(nn.Module):
     ----------
     switch_rule : str
         How stored codes are switched, a name in ``hwsim.network.SWITCH_RULES``; ``round`` until a method sets it.
+    reconstruction : Reconstruction or None
+        Makes weights of its own for every width, in methods that store no codes.
+    blend : (Tensor, int, Tensor) or None
+        While widths are searched: the factor of the weights at the layer's width, another width, and its factor.
     """
 
     OPERATION: ClassVar[str] = ""
@@ -252,6 +266,8 @@ class QuantWeightLayer(nn.Module):
         self.stored_bits = stored_bits
         self.output = output
         self.switch_rule = ROUND
+        self.reconstruction: Reconstruction | None = None
+        self.blend: tuple[Tensor, int, Tensor] | None = None
         self.weight_scale = nn.Parameter(initial_weight_scale(self.weight.detach(), stored_bits))
 
     @property
@@ -262,16 +278,35 @@ class QuantWeightLayer(nn.Module):
     @torch.no_grad()
     def stored_codes(self) -> Tensor:
         """Return the stored codes, int8, from the function that the training operator calls."""
+        self._check_codes()
         return functional.weight_codes(self.weight, self.weight_scale, self.stored_bits).to(torch.int8)
 
     @torch.no_grad()
     def switched_codes(self, bits: int) -> Tensor:
         """Return the codes at ``bits`` bits, int8, from the functions that the training operator calls."""
+        self._check_codes()
         codes = functional.weight_codes(self.weight, self.weight_scale, self.stored_bits)
         return functional.switch_codes(codes, self.stored_bits, bits, self.switch_rule).to(torch.int8)
 
+    def _check_codes(self) -> None:
+        if self.reconstruction is not None:
+            raise ValueError(
+                "a model with weights of its own at every width has no stored codes: export "
+                "quant.hot_swap.at_width(model, bits)"
+            )
+
     def quantized_weight(self, bits: int) -> Tensor:
+        """Return the real weights at ``bits`` bits, differentiable, blended where widths are searched."""
+        weight = self.quantized_at(bits)
+        if self.blend is None:
+            return weight
+        factor, other_bits, other_factor = self.blend
+        return factor * weight + other_factor * self.quantized_at(other_bits)
+
+    def quantized_at(self, bits: int) -> Tensor:
         """Return the real weights at ``bits`` bits, differentiable: switched codes times their scale."""
+        if self.reconstruction is not None:
+            return self.reconstruction.quantized(self.weight, bits)  # type: ignore[no-any-return]
         return functional.double_rounding(self.weight, self.weight_scale, self.stored_bits, bits, self.switch_rule)
 
     def operation(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from hwsim.precision import WidthSet
-from quant import lsq, truncation_ready
+from quant import hasb, hot_swap, lsq, truncation_ready
 from quant.any_precision import RecursiveStep
+from quant.bit_allocation import AVERAGE_WIDTH
+from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep
+from quant.hasb import MixedStep
+from quant.sdq import StochasticStep
 from quant.steps import TrainingStep
 from quant.switchable import SwitchableNetwork
 
@@ -20,8 +27,61 @@ def _any_widths(width_set: WidthSet) -> None:
     return None
 
 
+def _several_widths(name: str) -> Callable[[WidthSet], None]:
+    def check(width_set: WidthSet) -> None:
+        if len(width_set) < 2:
+            raise ValueError(f"{name} chooses between widths: widths must be at least two, not {width_set}")
+
+    return check
+
+
 def _as_prepared(model: SwitchableNetwork) -> None:
     return None
+
+
+def _nothing_more(start: Start) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What training starts from: a model right after ``prepare``, training images, and the draws of the method.
+
+    Parameters
+    ----------
+    model : SwitchableNetwork
+    images : uint8 tensor of shape (n, channels, height, width)
+    labels : int64 tensor of shape (n,)
+    generator : torch.Generator
+        Of training; its state is kept between epochs.
+    budget_of : str
+        A name in ``quant.bit_allocation.BUDGETS``.
+    budget : float
+    """
+
+    model: SwitchableNetwork
+    images: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    budget_of: str
+    budget: float
+
+
+def _hasb(start: Start) -> dict[str, Any]:
+    probes = torch.Generator().manual_seed(0)
+    count = hasb.TRACE_IMAGES
+    traces = hasb.hessian_traces(start.model, start.images[:count], start.labels[:count], probes)
+    return {"traces": traces, "generator": start.generator, "budget_of": start.budget_of, "budget": start.budget}
+
+
+def _sdq(start: Start) -> dict[str, Any]:
+    if start.budget_of != AVERAGE_WIDTH:
+        raise ValueError(f"sdq searches for an average-width, not for {start.budget_of}")
+    return {
+        "generator": start.generator,
+        "average_bits": start.budget,
+        "partner": FloatPartner(start.model),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +100,8 @@ class Method:
         Raises ``ValueError`` if the method cannot do a width set.
     adjust : callable of SwitchableNetwork
         Changes a model that was just prepared.
+    begin : callable of Start
+        Looks at a model that is still the float network, and returns more arguments of ``step``.
     """
 
     about: str
@@ -47,6 +109,7 @@ class Method:
     uses_alrs: bool = False
     check_widths: Callable[[WidthSet], None] = _any_widths
     adjust: Callable[[SwitchableNetwork], None] = _as_prepared
+    begin: Callable[[Start], dict[str, Any]] = _nothing_more
 
     def make_step(self, *, alrs: str, alrs_decay: float, **common: Any) -> TrainingStep:
         """Return the training step; ``common`` are the fields of ``quant.steps.TrainingStep``."""
@@ -67,6 +130,26 @@ METHODS: dict[str, Method] = {
         uses_alrs=True,
         check_widths=lsq.check_widths,
         adjust=lsq.initialise,
+    ),
+    "hasb": Method(
+        about="double-rounding with layers of mixed widths, then an integer program by Hessian traces",
+        step=MixedStep,
+        uses_alrs=True,
+        check_widths=_several_widths("hasb"),
+        begin=_hasb,
+    ),
+    "sdq": Method(
+        about="learned widths by stochastic quantization, then bin regularization and distillation",
+        step=StochasticStep,
+        uses_alrs=True,
+        check_widths=_several_widths("sdq"),
+        begin=_sdq,
+    ),
+    "hot-swap": Method(
+        about="weights of each width from a wavelet reconstruction; one network file a width",
+        step=JointStep,
+        uses_alrs=True,
+        adjust=hot_swap.wavelet_weights,
     ),
 }
 """Named methods; a new one is one entry here."""

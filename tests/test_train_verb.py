@@ -50,7 +50,10 @@ def test_a_plain_run_is_that_of_the_digits_and_starts_over(asked: dict[str, Any]
         ("--data images", "images by class need a data_path, not None"),
         ("--data mnist", "data must be one of digits, cifar10, images, not 'mnist'"),
         ("--method lsq", "lsq trains a network for each width: widths must be one width, not {8, 6, 4, 2}"),
-        ("--method magic", "the method must be one of double-rounding, truncation-ready, any-precision, lsq, not 'ma"),
+        (
+            "--method magic",
+            "the method must be one of double-rounding, truncation-ready, any-precision, lsq, hasb, sdq, hot-swap,",
+        ),
         ("--model vgg", "the architecture must be one of digits, resnet20, not 'vgg'"),
         ("--data cifar10 --folds 3", "--folds is for the digits, and such a run cannot be resumed"),
         ("--self-distillation 2", "self_distillation must be 0 .. 1, not 2.0"),

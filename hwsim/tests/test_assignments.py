@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
+from hwsim import network_file
 from hwsim.assignments import mixed_assignments, select_assignments, standard_assignments
-from hwsim.network import Network
+from hwsim.network import LayerWidths, Network
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.tests.test_estimate import chain
 
@@ -57,3 +61,26 @@ def test_selection_by_name(network: Network) -> None:
 def test_bad_names_are_refused(network: Network, names: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         select_assignments(network, names)
+
+
+def test_learned_assignments_come_last_and_survive_a_file(network: Network, tmp_path: Path) -> None:
+    widths = mixed_assignments(network)[1].layers
+    learned = dataclasses.replace(network, learned={"budget": widths})
+    network_file.save(learned, tmp_path / "learned.safetensors")
+    loaded = network_file.load(tmp_path / "learned.safetensors")
+    assert [one.name for one in standard_assignments(loaded)][-2:] == ["mixed-2", "budget"]
+    (chosen,) = select_assignments(loaded, "budget")
+    assert chosen.layers == widths and dict(loaded.learned["budget"]) == dict(widths)
+    with pytest.raises(ValueError, match=r"must be W<bits>A<bits>, budget, mixed-1 or mixed-2, not 'other'"):
+        select_assignments(loaded, "other")
+    assert network_file.structure_of(network) != network_file.structure_of(loaded)
+
+
+def test_learned_assignments_must_fit_the_network_and_have_names_of_their_own(network: Network) -> None:
+    widths = dict(mixed_assignments(network)[0].layers)
+    for name in ("W8A8", "mixed-1", "", "a,b"):
+        with pytest.raises(ValueError, match="a learned assignment must have a name of its own"):
+            dataclasses.replace(network, learned={name: widths})
+    widths[next(iter(widths))] = LayerWidths(2, 8)
+    with pytest.raises(ValueError, match="the first and the last layer must be W8A8, not W2A8"):
+        dataclasses.replace(network, learned={"budget": widths})

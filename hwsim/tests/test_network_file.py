@@ -149,7 +149,7 @@ def test_changed_metadata_is_refused(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format_version=3), "was written for FORMAT_VERSION 3, and this is FORMAT_VERSION 2"),
+        (lambda c: c.update(format_version=4), "was written for FORMAT_VERSION 4, and this is FORMAT_VERSION 3"),
         (lambda c: c.update(spec_version=0), f"for SPEC_VERSION 0, and this is SPEC_VERSION {spec.SPEC_VERSION}; exp"),
         (lambda c: c.pop("spec_version"), "was written for SPEC_VERSION None"),
         (lambda c: c.pop("layers"), "the structure in the metadata lacks 'layers'"),
@@ -265,7 +265,7 @@ def test_saving_into_no_folder_fails(network, tmp_path):
 
 def test_only_networks_are_what_load_returns(path):
     assert isinstance(load(path), Network)
-    assert network_file.FORMAT_VERSION == 2
+    assert network_file.FORMAT_VERSION == 3
 
 
 def test_a_network_that_rounds_is_written_as_version_1(network, path):

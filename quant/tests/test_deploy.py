@@ -94,8 +94,9 @@ def test_training_forward_stores_nearly_the_deployed_codes(trained, images):
         for key, values in deployed.items():
             displaced = np.abs(trained_codes[key].astype(np.int64) - values)
             assert trained_codes[key].dtype == values.dtype
-            # A code that float32 rounds the other way is one step off, and moves what it feeds.
-            assert displaced.max() <= (64 if key[1] == "logits" else 2), (assignment.name, key)
+            # A code that float32 rounds the other way is one step off, and moves what it feeds: a step of a narrow
+            # code is several of a wide one.
+            assert displaced.max() <= (64 if key[1] == "logits" else 8), (assignment.name, key)
             assert displaced.mean() <= (2 if key[1] == "logits" else 0.05), (assignment.name, key)
 
 

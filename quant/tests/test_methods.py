@@ -14,6 +14,7 @@ from quant.convert import prepare
 from quant.deploy import deployed_forward
 from quant.epochs import JointTraining
 from quant.export import export_network
+from quant.hot_swap import deployable
 from quant.methods import METHODS
 from quant.progress import Progress
 from quant.tests.conftest import small_model
@@ -41,20 +42,22 @@ def trained(config):
 @pytest.mark.parametrize("extra", [{}, {"self_distillation": 0.7, "block_replacement": 0.5}], ids=["plain", "guided"])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_every_method_trains_is_the_integer_model(method, extra, images, tmp_path):
-    model = trained(config_of(method, **extra))
-    network = export_network(model)
-    network_file.save(network, tmp_path / "network.safetensors")
-    network = network_file.load(tmp_path / "network.safetensors")
-    compared = 0
-    for assignment in standard_assignments(network):
-        tables = build_requantizers(network, assignment)
-        expected = engine.run(network, assignment, tables, images[:8])
-        found = deployed_forward(model, assignment, tables, images[:8])
-        assert list(found) == list(expected)
-        for key, values in expected.items():
-            assert np.array_equal(found[key], values), (assignment.name, key)
-            compared += values.size
+    compared, names = 0, []
+    for model in deployable(trained(config_of(method, **extra))).values():
+        network = export_network(model)
+        network_file.save(network, tmp_path / "network.safetensors")
+        network = network_file.load(tmp_path / "network.safetensors")
+        for assignment in standard_assignments(network):
+            tables = build_requantizers(network, assignment)
+            expected = engine.run(network, assignment, tables, images[:8])
+            found = deployed_forward(model, assignment, tables, images[:8])
+            assert list(found) == list(expected)
+            for key, values in expected.items():
+                assert np.array_equal(found[key], values), (assignment.name, key)
+                compared += values.size
+            names.append(assignment.name)
     assert compared > 8000
+    assert (method in names) == (method in ("hasb", "sdq"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,7 +66,9 @@ def test_every_method_learns(method):
     model = prepare(small_model(), config.widths, method=method)
     training = JointTraining.begin(model, *digits(), config)
     losses = [training.run_epoch(*digits(), epoch) for epoch in range(12)]
-    assert losses[-1] < 0.96 * losses[0], losses
+    # In its second half SDQ learns from the float network, which knows nothing here.
+    last = 5 if method == "sdq" else -1
+    assert losses[last] < 0.96 * losses[0], losses
 
 
 @pytest.mark.parametrize("method", METHODS)
