@@ -152,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verb("export", _export, "Write the network file of a checkpoint.")
     _add_path(export, "checkpoint", FOLDER / CHECKPOINT)
     export.add_argument("--out", type=Path, metavar="FILE", help=f"default {NETWORK} beside the checkpoint")
+    export.add_argument("--width", type=int, metavar="B", help="switch a model of the method hot-swap to B bits")
 
     verify = verb(
         "verify",
@@ -233,6 +234,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="the CIFAR-10 binary archive, or a folder or tar archive of train/<class>/ and test/<class>/",
     )
     parser.add_argument("--model", dest="architecture", metavar="NAME", help="digits or resnet20 (default: the data's)")
+    parser.add_argument(
+        "--budget", type=float, metavar="N", help="what hasb and sdq keep to when they choose widths (default 4)"
+    )
+    parser.add_argument(
+        "--budget-of", metavar="NAME", help="average-width (default), cycles or weight-traffic: what --budget is of"
+    )
     parser.add_argument(
         "--self-distillation", type=float, metavar="SHARE", help="learn from the highest width's last epoch, 0 .. 1"
     )
@@ -403,7 +410,7 @@ def _training_config(options: argparse.Namespace) -> Any:
         name: getattr(options, name)
         for name in (
             *("widths", "method", "seed", "float_epochs", "joint_epochs"),
-            *("data", "data_path", "architecture", "self_distillation", "block_replacement"),
+            *("data", "data_path", "architecture", "self_distillation", "block_replacement", "budget_of", "budget"),
         )
         if getattr(options, name, None) is not None
     }
@@ -428,7 +435,7 @@ def _export(options: argparse.Namespace) -> Result:
     from hwsim.estimate import storage
 
     out = options.out or options.checkpoint.with_name(NETWORK)
-    network = _exported(options.checkpoint, out)
+    network = _exported(options.checkpoint, out, options.width)
     stored = storage(network)
     print(
         f"{out}: {stored.weights:,} weights stored once in {stored.stored_once_bits:,} bits, widths {network.width_set}"
@@ -442,16 +449,20 @@ def _export(options: argparse.Namespace) -> Result:
     return report, OK
 
 
-def _exported(checkpoint: Path, out: Path) -> Any:
+def _exported(checkpoint: Path, out: Path, width: int | None = None) -> Any:
     """Write the network file of a checkpoint, and return the network."""
     from hwsim import network_file
     from quant.checkpoint import load_checkpoint
     from quant.export import export_network
+    from quant.hot_swap import at_width
     from quant.reference import provenance
 
     loaded = load_checkpoint(checkpoint)
     training = {"training": json.dumps(loaded.config, sort_keys=True)}
-    network = export_network(loaded.model, provenance(checkpoint, loaded.architecture) | training)
+    model, switched = loaded.model, {}
+    if width is not None:
+        model, switched = at_width(model, width), {"switched_to": str(width)}
+    network = export_network(model, provenance(checkpoint, loaded.architecture) | training | switched)
     out.parent.mkdir(parents=True, exist_ok=True)
     network_file.save(network, out)
     return network
@@ -650,7 +661,8 @@ def _reference_of(network: Any, options: argparse.Namespace) -> Any:
         checkpoint = find_checkpoint(network, candidates)
     except ValueError as error:
         raise Refused(f"{options.network}: {error}; --checkpoint names one") from error
-    return Reference(checkpoint)
+    switched_to = network.provenance.get("switched_to")
+    return Reference(checkpoint, None if switched_to is None else int(switched_to))
 
 
 def _verilog(options: argparse.Namespace) -> Result:

@@ -18,6 +18,7 @@ from quant.checkpoint import load_checkpoint
 from quant.data_sets import load_split
 from quant.deploy import StoredTensors, deployed_forward, training_forward_codes
 from quant.export import export_network
+from quant.hot_swap import at_width
 from quant.train import TrainingConfig
 
 
@@ -52,6 +53,8 @@ class Reference:
     ----------
     checkpoint : Path
         As ``quant.train.train_network`` writes it.
+    bits : int, optional
+        The width that a model of hot-swap is switched to.
 
     Raises
     ------
@@ -59,12 +62,12 @@ class Reference:
         If the file is no checkpoint of this version.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, bits: int | None = None) -> None:
         loaded = load_checkpoint(checkpoint)
         config = TrainingConfig.from_json(loaded.config)
         split = load_split(config)
-        self.model = loaded.model
-        self.network = export_network(loaded.model)
+        self.model = loaded.model if bits is None else at_width(loaded.model, bits)
+        self.network = export_network(self.model)
         self.images: NDArray[np.uint8] = split.test_images
         self.labels: NDArray[np.int64] = split.test_labels
         self.float_accuracy: float | None = loaded.results.get("float_accuracy")

@@ -180,9 +180,11 @@ def _json(value: object) -> bytes:
 
 
 def _check_same(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    # An entry that was not there when the run was made has the value that it began with.
+    theirs = TrainingConfig().to_json() | dict(theirs)
     for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
+        if theirs[name] != ours.get(name):
             raise ValueError(
-                f"the run in {path} was made with {name} = {theirs.get(name)!r}, not {ours.get(name)!r}: "
+                f"the run in {path} was made with {name} = {theirs[name]!r}, not {ours.get(name)!r}: "
                 "resume it with the same configuration"
             )

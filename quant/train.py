@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,12 +153,23 @@ def train_network(
         return _train_network(stages, checkpoint)
 
 
-def train_float(
-    config: TrainingConfig, run_directory: Path, *, progress: bool = True, split: data.Split | None = None
-) -> None:
-    """Train, or go on training, the float networks of a configuration, for :func:`train_network` to start from.
+FLOAT, COMPARE_FLOAT = "float", "compare_float"
 
-    The run directory then has the stage ``float`` and, with ``compare_float``, the stage ``compare_float``.
+
+def train_float(
+    config: TrainingConfig,
+    run_directory: Path,
+    stages: Sequence[str] = (FLOAT, COMPARE_FLOAT),
+    *,
+    progress: bool = True,
+    split: data.Split | None = None,
+) -> None:
+    """Train, or go on training, float networks of a configuration, for :func:`train_network` to start from.
+
+    Parameters
+    ----------
+    stages : sequence of str
+        ``float``, the network to start from, and ``compare_float``, the one to compare with.
 
     Raises
     ------
@@ -168,10 +179,9 @@ def train_float(
     run = RunDirectory(run_directory, config, resume=True)
     with _threads(config.threads):
         split = split if split is not None else load_split(config, progress)
-        stages = _Stages(config, split, run, None, progress)
-        stages.trained_float("float")
-        if config.compare_float:
-            stages.trained_float("compare_float")
+        work = _Stages(config, split, run, None, progress)
+        for stage in stages:
+            work.trained_float(stage)
 
 
 @contextmanager
@@ -242,7 +252,7 @@ class _Stages:
         config = self.config
         torch.manual_seed(config.seed)
         model = models.build(config.architecture)
-        compared = stage == "compare_float"
+        compared = stage == COMPARE_FLOAT
         training = FloatTraining.begin(model, config, config.float_epochs + compared * config.joint_epochs)
         if self.floats is not None:
             training.load_state(self.floats.state(stage, training.epochs))
@@ -255,12 +265,12 @@ class _Stages:
 
 def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
     config, split, test_images = stages.config, stages.split, stages.test_images
-    model = prepare(stages.trained_float("float"), config.widths, method=config.method)
+    model = prepare(stages.trained_float(FLOAT), config.widths, method=config.method)
     training = JointTraining.begin(model, stages.images, stages.labels, config)
     stages.run_stage("joint", f"joint training {config.widths}", training)
     float_predictions = None
     if config.compare_float:
-        float_predictions = predict_float(stages.trained_float("compare_float"), test_images)
+        float_predictions = predict_float(stages.trained_float(COMPARE_FLOAT), test_images)
     predictions = {bits: predict(model, bits, test_images) for bits in config.widths}
     accuracies = {bits: percent_correct(predicted, split.test_labels) for bits, predicted in predictions.items()}
     float_accuracy = None if float_predictions is None else percent_correct(float_predictions, split.test_labels)

@@ -1,0 +1,284 @@
+"""Accuracy of every training method at every width, on the same budget, seed and float network.
+
+All runs start from one float network (30 epochs on CIFAR-10), train jointly (10 epochs) and are compared with a float
+network that was trained for the sum of both. Accuracies are the integer model's on all test images; every stored
+tensor of the first ones is compared with the deployed PyTorch forward, and a single code that differs is an error.
+
+    python benchmarks/training_table.py --runs FOLDER --data ARCHIVE --run     makes what is missing, one after another
+    python benchmarks/training_table.py --runs FOLDER                          writes the table of what is there
+
+A run that was interrupted goes on from its last epoch. ``--data`` is a folder or tar archive of images by class, or
+``digits``; decoded images are kept in FOLDER. Rows of data that no given folder holds stay in the table as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+from hwsim import engine, network_file, verification
+from hwsim.assignments import standard_assignments
+from hwsim.machine import Machine
+from hwsim.network import Assignment
+from hwsim.precision import CATALOG, WidthSet
+from hwsim.program import build, fit_machine
+from hwsim.requantize import build_requantizers
+from hwsim.timing import image_timing
+from quant.checkpoint import load_checkpoint
+from quant.data import Split
+from quant.data_sets import load_split
+from quant.deploy import deployed_forward
+from quant.export import export_network
+from quant.hot_swap import deployable
+from quant.reference import provenance
+from quant.run_directory import METRICS_JSON
+from quant.switchable import SwitchableNetwork
+from quant.train import COMPARE_FLOAT, FLOAT, percent_correct, train_float, train_network
+from quant.training_config import CIFAR10, DIGITS, IMAGES, PRESETS, TrainingConfig
+
+TABLE = Path(__file__).with_suffix(".json")
+FLOAT_RUN, CHECKPOINT, ROWS, ABOUT = "float", "checkpoint.safetensors", "rows.json", "about.json"
+BATCH_IMAGES = 250
+
+ALL = CATALOG["8-6-4-2"]
+RUNS: dict[str, dict[str, Any]] = {
+    "double-rounding": {},
+    **{f"lsq {bits}": {"method": "lsq", "widths": WidthSet((bits,))} for bits in (2, 4, 8, 6)},
+    "truncation-ready": {"method": "truncation-ready"},
+    "any-precision": {"method": "any-precision"},
+    "hasb": {"method": "hasb"},
+    "sdq": {"method": "sdq"},
+    "hot-swap": {"method": "hot-swap", "widths": WidthSet((8, 6, 4, 2, 1))},
+    "double-rounding, block replacement": {"block_replacement": 0.5},
+    "double-rounding, self-distillation": {"self_distillation": 0.7},
+}
+"""Name of a run -> what its configuration has other than the first; in the order in which they are made."""
+
+
+def base_config(data: str, seed: int, threads: int) -> TrainingConfig:
+    """Return the configuration that all runs on some data share."""
+    if data == DIGITS:
+        return replace(PRESETS[DIGITS], seed=seed, threads=threads, compare_float=False)
+    # The name of the archive, not its place: a run goes on wherever the data are.
+    name = Path(data).name
+    return replace(PRESETS[CIFAR10], data=IMAGES, data_path=name, seed=seed, threads=threads, compare_float=False)
+
+
+def load_images(folder: Path, data: str, config: TrainingConfig) -> Split:
+    """Return the images, decoded once and kept in the folder of the runs."""
+    if data == DIGITS:
+        return load_split(config)
+    cache = folder / "images.npz"
+    if not cache.is_file():
+        split = load_split(replace(config, data_path=data), progress=True)
+        temporary = folder / f".images.{os.getpid()}.npz"
+        np.savez(temporary, **{name: getattr(split, name) for name in Split.__dataclass_fields__})
+        temporary.replace(cache)
+    with np.load(cache) as file:
+        return Split(**{name: file[name] for name in Split.__dataclass_fields__})
+
+
+def folder_of(runs: Path, name: str) -> Path:
+    """Return the run directory of a run."""
+    return runs / name.replace(", ", "-").replace(" ", "-")
+
+
+def say(text: str) -> None:
+    """Print with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def make_runs(runs: Path, data: str, label: str, names: list[str], seed: int, threads: int, compared: int) -> None:
+    """Make what is missing of the runs, in order."""
+    runs.mkdir(parents=True, exist_ok=True)
+    config = base_config(data, seed, threads)
+    hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} threads"
+    write(runs / ABOUT, {"data": label, "hardware": hardware})
+    split = load_images(runs, data, config)
+    float_run = runs / FLOAT_RUN
+    # The float run has its own entry, which differs from that of the runs that start from it.
+    float_config = replace(config, compare_float=True)
+    say("float network")
+    train_float(float_config, float_run, (FLOAT,), split=split)
+    for index, name in enumerate(names):
+        run = folder_of(runs, name)
+        if not (run / ROWS).is_file():
+            say(name)
+            own = replace(config, **RUNS[name])
+            if not (run / CHECKPOINT).is_file():
+                train_network(
+                    own,
+                    checkpoint=run / CHECKPOINT,
+                    run_directory=run,
+                    resume=True,
+                    float_run=float_run,
+                    split=split,
+                )
+            say(f"{name}: the integer model")
+            write(run / ROWS, list(measured(run, name, split, compared)))
+        if index == 0:
+            say("float network to compare with")
+            train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
+
+
+def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run: accuracy, cycles and storage of every assignment that it trained for."""
+    loaded = load_checkpoint(run / CHECKPOINT)
+    training = {"training": json.dumps(loaded.config, sort_keys=True)}
+    for bits, model in deployable(loaded.model).items():
+        several = len(deployable(loaded.model)) > 1
+        switched = {"switched_to": str(bits)} if several else {}
+        origin = provenance(run / CHECKPOINT, loaded.architecture) | training | switched
+        network = export_network(model, origin)
+        file = run / (f"network-W{bits}.safetensors" if several else "network.safetensors")
+        network_file.save(network, file)
+        for assignment in chosen_assignments(model, standard_assignments(network), bits):
+            widths = WidthSet(tuple({*ALL.widths, *network.width_set.widths}))
+            machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16))
+            program = build(network, machine, [assignment])
+            accuracy = checked_accuracy(model, assignment, split, compared)
+            stored = program.weight_bits_stored
+            if several:  # the float weights that every width is made from
+                stored = sum(
+                    layer.codes.size * (8 if network.is_pinned(layer) else 32) for layer in network.weight_layers
+                )
+            yield {
+                "method": name.partition(" ")[0] if name.startswith("lsq") else name,
+                "network": loaded.architecture,
+                "seed": loaded.config["seed"],
+                "epochs": f"{loaded.config['float_epochs']} float + {loaded.config['joint_epochs']} joint",
+                "assignment": assignment.name,
+                "accuracy": round(accuracy, 2),
+                "average_weight_bits": round(assignment.average_weight_bits, 3),
+                "cycles_per_image": image_timing(machine, program.assignments[assignment.name]).cycles,
+                "weight_bits_stored": stored,
+                "network_file": file.name,
+            }
+
+
+def chosen_assignments(model: SwitchableNetwork, assignments: tuple[Assignment, ...], bits: int) -> list[Assignment]:
+    """Return the assignments that a model was trained for."""
+    if model.method == "sdq":
+        return [one for one in assignments if one.name in model.learned]
+    if model.method == "hot-swap":
+        return [one for one in assignments if one.name == f"W{bits}A{bits}"]
+    return list(assignments)
+
+
+def checked_accuracy(model: SwitchableNetwork, assignment: Assignment, split: Split, compared: int) -> float:
+    """Return the integer model's accuracy on all test images, percent.
+
+    Raises
+    ------
+    RuntimeError
+        If a code of the first ``compared`` images is not that of the deployed PyTorch forward.
+    """
+    tables = build_requantizers(assignment.network, assignment)
+    predictions = []
+    for start in range(0, len(split.test_images), BATCH_IMAGES):
+        batch = split.test_images[start : start + BATCH_IMAGES]
+        if start < compared:
+            found = engine.run(assignment.network, assignment, tables, batch)
+            expected = deployed_forward(model, assignment, tables, batch)
+            comparison = verification.compare(assignment.name, expected, found, start)
+            if not comparison.equal:
+                raise RuntimeError(str(comparison))
+            logits = found[assignment.network.layers[-1].name, "logits"]
+        else:
+            logits = engine.logits(assignment.network, assignment, tables, batch)
+        predictions.append(engine.classify(logits.reshape(len(batch), -1)))
+    return percent_correct(np.concatenate(predictions), split.test_labels)
+
+
+def table_rows(runs: Path) -> list[dict[str, Any]]:
+    """Return the rows of a folder of runs, with the float networks as rows of their own."""
+    about = json.loads((runs / ABOUT).read_text())
+    rows, accuracies = [], {}
+    metrics = runs / FLOAT_RUN / METRICS_JSON
+    config = json.loads((metrics.parent / "config.json").read_text())
+    wanted = {FLOAT: config["float_epochs"], COMPARE_FLOAT: config["float_epochs"] + config["joint_epochs"]}
+    for entry in json.loads(metrics.read_text()):
+        if entry["epoch"] == wanted.get(entry["stage"]):
+            accuracies[entry["stage"]] = round(entry["accuracies"]["float32"], 2)
+    compared = accuracies.get(COMPARE_FLOAT)
+    for stage, accuracy in accuracies.items():
+        rows.append(
+            {
+                "method": "float", "network": config["architecture"], "seed": config["seed"],
+                "epochs": f"{wanted[stage]} float", "assignment": "float32", "accuracy": accuracy,
+                "average_weight_bits": 32.0, "cycles_per_image": None, "weight_bits_stored": None, "network_file": None,
+            }
+        )  # fmt: skip
+    for name in RUNS:
+        file = folder_of(runs, name) / ROWS
+        if file.is_file():
+            rows.extend(json.loads(file.read_text()))
+    return [{**row, **about, "float_accuracy": compared} for row in rows]
+
+
+def write(path: Path, content: object) -> None:
+    """Write JSON under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def told(rows: list[dict[str, Any]]) -> str:
+    """Return the table as text, accuracies in percent."""
+    lines = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        lines.append(f"{data}: accuracy, % (average weight bits, cycles per image)")
+        mine = [row for row in rows if row["data"] == data]
+        for row in mine:
+            cycles = "" if row["cycles_per_image"] is None else f"{row['cycles_per_image']:>10,}"
+            lines.append(
+                f"  {row['method']:36} {row['assignment']:8} {row['epochs']:20} {row['accuracy']:6.2f}"
+                f" {row['average_weight_bits']:6.2f} {cycles}"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make runs if asked, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, action="append", required=True, metavar="FOLDER", help="may come twice")
+    parser.add_argument("--run", action="store_true", help="make the runs that are missing in the last folder")
+    parser.add_argument("--data", default=DIGITS, help="digits, or a folder or archive of images by class")
+    parser.add_argument("--label", help="what the table calls the data (default: as --data)")
+    parser.add_argument("--only", action="append", choices=list(RUNS), metavar="NAME", help="make only this; repeat")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--compared", type=int, default=1000, help="images compared code by code (default %(default)s)")
+    parser.add_argument(
+        "--json", type=Path, default=TABLE, metavar="FILE", help="default benchmarks/training_table.json"
+    )
+    options = parser.parse_args()
+    if options.run:
+        names = options.only or list(RUNS)
+        label = options.label or Path(options.data).name
+        torch.set_num_threads(options.threads)
+        make_runs(options.runs[-1], options.data, label, names, options.seed, options.threads, options.compared)
+    rows = [row for runs in options.runs for row in table_rows(runs)]
+    if options.json.is_file():
+        mine = {row["data"] for row in rows}
+        rows = [row for row in json.loads(options.json.read_text())["rows"] if row["data"] not in mine] + rows
+    write(options.json, {"rows": rows})
+    print(told(rows))
+
+
+if __name__ == "__main__":
+    main()
