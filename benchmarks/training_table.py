@@ -147,7 +147,9 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
         network_file.save(network, file)
         for assignment in chosen_assignments(model, standard_assignments(network), bits):
             widths = WidthSet(tuple({*ALL.widths, *network.width_set.widths}))
-            machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16))
+            # Bipolar weights take whole words of channels: words of 16 need 16 banks.
+            banks = {"banks": 16} if 1 in widths else {}
+            machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16, **banks))
             program = build(network, machine, [assignment])
             accuracy = checked_accuracy(model, assignment, split, compared)
             stored = program.weight_bits_stored
