@@ -15,6 +15,9 @@ from torch import Tensor
 from hwsim import spec
 from hwsim.network import FLOOR, ROUND
 
+HALF_EVEN = "half-even"
+"""A rule for comparisons in training only."""
+
 
 def round_half_up(values: Tensor) -> Tensor:
     """Return ``floor(values + 1/2)``: round to nearest, ties toward +infinity (``torch.round`` rounds ties to even)."""
@@ -54,6 +57,7 @@ def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = 
     """Return stored codes switched to ``target_bits``, by a rule of ``hwsim.network.SWITCH_RULES``.
 
     ``round`` is the second rounding (eq. 2), equal to ``spec.switch``; ``floor`` equals ``spec.switch_floor``.
+    ``half-even`` breaks ties as the released code of the paper does; no hardware has it, so that it cannot be exported.
     """
     if target_bits == 1:
         return torch.where(codes >= 0, 1.0, -1.0).to(codes.dtype)
@@ -63,6 +67,8 @@ def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = 
     # Multiplying by a power of two is exact, so these floors are arithmetic shifts.
     if rule == FLOOR:
         return torch.floor(codes * 2.0**-shift)
+    if rule == HALF_EVEN:
+        return torch.round(codes * 2.0**-shift).clamp_(max=spec.signed_high(target_bits))
     switched = torch.floor((codes + float(1 << (shift - 1))) * 2.0**-shift)
     return switched.clamp_(max=spec.signed_high(target_bits))
 

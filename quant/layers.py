@@ -324,7 +324,8 @@ class QuantWeightLayer(nn.Module):
             Skip codes times scale of the tensor that is added.
         weight_bits : int
         """
-        result = self.operation(values, self.quantized_weight(weight_bits), self.bias)
+        # Under autocast the products are narrow; everything that follows is not.
+        result = self.operation(values, self.quantized_weight(weight_bits), self.bias).to(self.weight.dtype)
         if self.batch_norm is not None:
             result = self.batch_norm(result, weight_bits)
         if skip is not None:

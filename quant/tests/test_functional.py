@@ -75,6 +75,16 @@ def test_a_wrong_floor_twin_is_caught(change):
     assert all(floor_errors(changed, 8, bits) for bits in (6, 4, 2))
 
 
+@pytest.mark.parametrize(("bits", "differing"), [(6, 32), (4, 8), (2, 2)])
+def test_half_even_is_python_rounding_and_differs_where_the_tie_goes_up(bits, differing):
+    codes = torch.arange(-128, 128, dtype=torch.float32)
+    found = functional.switch_codes(codes, 8, bits, functional.HALF_EVEN).tolist()
+    expected = [min(round(Fraction(code, 1 << (8 - bits))), 2 ** (bits - 1) - 1) for code in range(-128, 128)]
+    assert found == expected
+    ours = functional.switch_codes(codes, 8, bits).tolist()
+    assert sum(one != other for one, other in zip(found, ours, strict=True)) == differing
+
+
 @pytest.mark.parametrize("bits", [6, 4, 2])
 def test_gradients_of_the_floor_rule_pass_exactly_where_nothing_is_clipped(bits):
     step = 2.0 ** (8 - bits)

@@ -10,7 +10,7 @@ from quant import data, epochs, models, train
 from quant.data import Split
 from quant.run_directory import RunDirectory
 from quant.tests.conftest import small_model
-from quant.train import TrainingConfig, train_network
+from quant.train import TrainingConfig, train_float, train_network
 from quant.training_state import load_optimizer, load_state, optimizer_tensors, save_state
 
 
@@ -127,3 +127,43 @@ def test_optimizers_go_on_as_they_were():
         parameter.grad = torch.tensor([0.5, 0.25])
         optimizer.step()
     assert torch.equal(first, second)
+
+
+def test_runs_share_the_float_networks_of_another(tiny, tmp_path):
+    plain = train_network(tiny, progress=False)
+    train_float(tiny, tmp_path / "float", ("float",), progress=False)
+    with pytest.raises(ValueError, match=r"the stage compare_float in .* must have 4 epochs, not 0"):
+        train_network(tiny, progress=False, float_run=tmp_path / "float")
+    train_float(tiny, tmp_path / "float", progress=False)
+    stages = [row["stage"] for row in json.loads((tmp_path / "float" / "metrics.json").read_text())]
+    assert stages == ["float"] * 2 + ["compare_float"] * 4
+    shared = train_network(tiny, progress=False, float_run=tmp_path / "float")
+    state = shared.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())
+    assert shared.float_accuracy == plain.float_accuracy
+    with pytest.raises(ValueError, match=r"the float networks in .* were made with learning_rate = 0.005, not 0.1"):
+        train_network(dataclasses.replace(tiny, learning_rate=0.1), float_run=tmp_path / "float")
+    with pytest.raises(ValueError, match="holds no run to take float networks from"):
+        train_network(tiny, float_run=tmp_path / "none")
+
+
+def test_entries_that_a_run_did_not_know_have_their_first_value(tiny, tmp_path):
+    train_network(
+        dataclasses.replace(tiny, float_epochs=0, joint_epochs=1, compare_float=False), run_directory=tmp_path
+    )
+    path = tmp_path / "training_state.safetensors"
+    tensors, content = load_state(path)
+    del content["config"]["budget"]
+    save_state(path, tensors, content)
+    config = dataclasses.replace(tiny, float_epochs=0, joint_epochs=1, compare_float=False)
+    assert RunDirectory(tmp_path, config, resume=True).epochs_done("joint") == 1
+    with pytest.raises(ValueError, match=r"was made with budget = 4.0, not 5.0"):
+        RunDirectory(tmp_path, dataclasses.replace(config, budget=5.0), resume=True)
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"channels_last": True}, {"bfloat16": True}])
+def test_other_ways_to_train_learn_the_same(tiny, changes):
+    short = dataclasses.replace(tiny, float_epochs=1, compare_float=False, learning_rate=0.02, **changes)
+    result = train_network(short, progress=False)
+    assert all(value.dtype != torch.bfloat16 for value in result.model.state_dict().values())
+    assert result.seconds["joint"] > 0 and set(result.accuracies) == {8, 2}

@@ -58,6 +58,14 @@ def test_progress_is_plain_lines_in_a_log(tiny, capsys):
         ({"learning_rate": float("nan")}, ValueError, "learning_rate must be positive and finite, not nan"),
         ({"alrs_decay": 2.0}, ValueError, r"alrs_decay must be 0 .. 1, not 2.0"),
         ({"fold": 5}, ValueError, "the fold must be 0 .. 4, not 5"),
+        ({"optimizer": "lion"}, ValueError, "the optimizer must be one of adam, sgd, not 'lion'"),
+        (
+            {"budget_of": "area"},
+            ValueError,
+            "budget_of must be one of average-width, cycles, weight-traffic, not 'area'",
+        ),
+        ({"budget": 0.0}, ValueError, "budget must be positive and finite, not 0.0"),
+        ({"bfloat16": 1}, TypeError, "bfloat16 must be True or False, not 1"),
         ({"threads": 0}, ValueError, "threads must be at least 1, not 0"),
     ],
 )
