@@ -32,7 +32,7 @@ import torch
 from hwsim import engine, network_file, verification
 from hwsim.assignments import standard_assignments
 from hwsim.machine import Machine
-from hwsim.network import Assignment
+from hwsim.network import ROUND, Assignment, Network
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine
 from hwsim.requantize import build_requantizers
@@ -150,9 +150,11 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
             # Bipolar weights take whole words of channels: words of 16 need 16 banks.
             banks = {"banks": 16} if 1 in widths else {}
             machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16, **banks))
-            program = build(network, machine, [assignment])
+            # The machine's switch rounds: what would run at another rule's cycles is not known.
+            rounds = all(layer.switch_rule == ROUND for layer in network.weight_layers)
+            cycles = image_cycles(network, machine, assignment) if rounds else None
             accuracy = checked_accuracy(model, assignment, split, compared)
-            stored = program.weight_bits_stored
+            stored = sum(layer.codes.size * layer.stored_bits for layer in network.weight_layers)
             if several:  # the float weights that every width is made from
                 stored = sum(
                     layer.codes.size * (8 if network.is_pinned(layer) else 32) for layer in network.weight_layers
@@ -165,10 +167,16 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
                 "assignment": assignment.name,
                 "accuracy": round(accuracy, 2),
                 "average_weight_bits": round(assignment.average_weight_bits, 3),
-                "cycles_per_image": image_timing(machine, program.assignments[assignment.name]).cycles,
+                "cycles_per_image": cycles,
                 "weight_bits_stored": stored,
                 "network_file": file.name,
             }
+
+
+def image_cycles(network: Network, machine: Machine, assignment: Assignment) -> int:
+    """Return the cycles of one image."""
+    program = build(network, machine, [assignment])
+    return image_timing(machine, program.assignments[assignment.name]).cycles
 
 
 def chosen_assignments(model: SwitchableNetwork, assignments: tuple[Assignment, ...], bits: int) -> list[Assignment]:

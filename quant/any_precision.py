@@ -31,6 +31,7 @@ class RecursiveStep(TrainingStep):
             (loss / len(width_set)).backward()  # type: ignore[no-untyped-call]
             targets = logits.detach().softmax(1)
             total += float(loss.detach())
+        self.average_gradients()
         self.set_rates(learning_rate, scale_learning_rate)
         self.weight_optimizer.step()
         self.scale_optimizer.step()

@@ -216,6 +216,7 @@ class JointStep(TrainingStep):
         """
         loss, _ = self.loss_of(widths, images, targets)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.average_gradients()
         if self.alrs == EQUATION_6:
             scales = (scale for group in self.scale_optimizer.param_groups for scale in group["params"])
             gradients = [scale.grad for scale in scales if scale.grad is not None]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE
-from quant import data
+from quant import data, distributed
 from quant.block_replacement import BlockReplacement
 from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
 from quant.methods import Start
@@ -88,6 +88,7 @@ class FloatTraining:
     def begin(cls, model: nn.Module, config: TrainingConfig, epochs: int) -> FloatTraining:
         """Return the start, with a fresh optimizer."""
         model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
+        distributed.synchronise(model)
         return cls(
             model=model,
             optimizer=_float_optimizer(model, config),
@@ -134,13 +135,16 @@ class FloatTraining:
             step = epoch * per_epoch + count
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, self.epochs * per_epoch, per_epoch)
+            batch, targets = distributed.share(batch), distributed.share(targets)
             with _precision(config):
                 logits = self.model(_in_format(batch * IMAGE_SCALE, config))
             loss = F.cross_entropy(logits.float(), targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            distributed.average_gradients((self.optimizer,))
             self.optimizer.step()
-            total, count = total + _finite(float(loss.detach()), "float", epoch), count + 1
+            mean = distributed.mean(float(loss.detach()))
+            total, count = total + _finite(mean, "float", epoch), count + 1
         return total / max(count, 1)
 
 
@@ -178,6 +182,7 @@ class JointTraining:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
         generator = torch.Generator().manual_seed(config.seed + 1)
         model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
+        distributed.synchronise(model)
         # Before the scales are fitted the model still is the float network.
         method = find_method(config.method)
         start = Start(
@@ -263,8 +268,9 @@ class JointTraining:
             targets = classes if self.distillation is None else self.distillation.targets(indices)
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
             with _precision(config):
-                loss = self.step.run(_in_format(batch, config), targets, *rates)
-            total, count = total + _finite(loss, "joint", epoch), count + 1
+                own = _in_format(distributed.share(batch), config)
+                loss = self.step.run(own, distributed.share(targets), *rates)
+            total, count = total + _finite(distributed.mean(loss), "joint", epoch), count + 1
         return total / max(count, 1)
 
 

@@ -33,6 +33,8 @@ class RunDirectory:
     config : TrainingConfig
     resume : bool
         Whether to go on from the state in the folder, if there is one; otherwise the run starts over.
+    writes : bool
+        False for a process that trains along but leaves writing to another.
 
     Raises
     ------
@@ -40,7 +42,7 @@ class RunDirectory:
         If the state in the folder is damaged or was made with another configuration; the message names the entry.
     """
 
-    def __init__(self, path: Path, config: TrainingConfig, resume: bool = False) -> None:
+    def __init__(self, path: Path, config: TrainingConfig, resume: bool = False, writes: bool = True) -> None:
         self.path = Path(path)
         self.config = config
         self.rows: list[dict[str, Any]] = []
@@ -52,7 +54,9 @@ class RunDirectory:
             for full_name, tensor in tensors.items():
                 stage, _, name = full_name.partition("/")
                 self._stages.setdefault(stage, {})[name] = tensor
-        write_atomically(self.path / CONFIG, _json(config.to_json()))
+        self.writes = writes
+        if writes:
+            write_atomically(self.path / CONFIG, _json(config.to_json()))
 
     def epochs_done(self, stage: str) -> int:
         """Return how many epochs of a stage are complete."""
@@ -82,6 +86,8 @@ class RunDirectory:
             {"stage": stage, "epoch": epoch, "loss": loss, "seconds": seconds, "accuracies": dict(accuracies)}
         )
         self._stages[stage] = dict(state)
+        if not self.writes:
+            return
         tensors = {f"{name}/{key}": value for name, one in self._stages.items() for key, value in one.items()}
         save_state(self.path / STATE, tensors, {"config": self.config.to_json(), "rows": self.rows})
         write_atomically(self.path / METRICS_JSON, _json(self.rows))
@@ -102,7 +108,7 @@ class RunDirectory:
 
     def draw_curves(self) -> Path | None:
         """Draw loss and accuracies over the epochs, and return the picture; None where matplotlib is not installed."""
-        if not self.rows or importlib.util.find_spec("matplotlib") is None:
+        if not self.writes or not self.rows or importlib.util.find_spec("matplotlib") is None:
             return None
         from matplotlib.figure import Figure
 

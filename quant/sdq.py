@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim import spec
-from quant import functional
+from quant import distributed, functional
 from quant.bit_allocation import free_layers, leave_assignment, width_costs, widths_of
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep
@@ -130,6 +130,7 @@ class StochasticStep(JointStep):
         loss, _ = self.loss_of(widths, images, targets)
         extra = search.penalty() if searching else self._bins(widths)
         (loss + extra).backward()  # type: ignore[no-untyped-call]
+        self.average_gradients()
         self.set_rates(learning_rate, scale_learning_rate)
         self.weight_optimizer.step()
         self.scale_optimizer.step()
@@ -216,6 +217,7 @@ class _Search:
     def step(self) -> None:
         """Move beta against its gradient's sign, and go to the next pair below the threshold."""
         assert self.logits.grad is not None
+        distributed.average([self.logits.grad])
         self.logits.sub_(BETA_LEARNING_RATE * torch.sign(self.logits.grad))
         for index in range(len(self.layers)):
             if float(torch.sigmoid(self.logits[index])) < THRESHOLD and self._lower(index) is not None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quant import distributed
 from quant.switchable import SwitchableNetwork, Widths, set_width
 
 PassLoss: TypeAlias = Callable[[int | Widths, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -85,6 +86,10 @@ class TrainingStep:
         ):
             for group in optimizer.param_groups:
                 group["lr"] = rate
+
+    def average_gradients(self) -> None:
+        """Average gradients over the processes that train together; to be called after the last backward pass."""
+        distributed.average_gradients((self.weight_optimizer, self.scale_optimizer))
 
     def clear_gradients(self) -> None:
         """Forget all gradients: None, not zero, so that what had no part in a pass does not move on old momentum."""

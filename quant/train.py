@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE, Assignment, LayerWidths
 from quant import checkpoint as checkpoints
-from quant import data, models
+from quant import data, distributed, models
 from quant.convert import prepare
 from quant.data_sets import load_split
 from quant.epochs import FloatTraining, JointTraining
@@ -145,9 +145,13 @@ def train_network(
     config = config if config is not None else TrainingConfig()
     if resume and run_directory is None:
         raise ValueError("a run can only be resumed in its run directory, and none is given")
-    run = None if run_directory is None else RunDirectory(run_directory, config, resume)
     floats = None if float_run is None else FloatRun(float_run, config)
-    with _threads(config.threads):
+    with _threads(config.threads), distributed.group():
+        distributed.check(config.batch_size, config.self_distillation)
+        # One process writes, and says how far it is.
+        leads = distributed.rank() == 0
+        progress, checkpoint = progress and leads, checkpoint if leads else None
+        run = None if run_directory is None else RunDirectory(run_directory, config, resume, writes=leads)
         split = split if split is not None else load_split(config, progress)
         stages = _Stages(config, split, run, floats, progress)
         return _train_network(stages, checkpoint)
