@@ -2,13 +2,14 @@
 # or constraints.txt changes.
 #
 #   make demo    the whole chain on handwritten digits         (DEMO="--json FILE" passes options to it)
-#   make test    the test suite                                (TESTS="..." passes options to pytest)
+#   make test    the test suite, two tests at a time           (TESTS="..." passes options to pytest)
 #   make lint    ruff and mypy
 #   make prove   formal proofs of the hardware's units         (PROOFS="--list" says which)
 #   make clean   removes what was built, the virtual environment excepted
 
 SHELL := /bin/sh
 VENV ?= .venv
+JOBS ?= 2
 CXX ?= g++
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,7 +25,7 @@ demo: setup
 	$(BIN)/bitswitch demo $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
 
 lint: setup
 	$(BIN)/ruff check
