@@ -14,7 +14,7 @@ from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.network import FLOOR, PINNED_BITS, Assignment, Network, WeightLayer
 from hwsim.program import AssignmentProgram, describe, image_fields, requirements
-from hwsim.timing import LayerTiming, image_load_cycles, image_timing
+from hwsim.timing import LayerTiming, image_interval_cycles, image_load_cycles, image_timing
 
 FLOAT_BITS = 32
 
@@ -277,12 +277,15 @@ class Estimate:
     layers : tuple of LayerEstimate
     image_load_cycles : int
         From an image's first byte until the array may begin, if the bytes come one a cycle.
+    image_interval_cycles : int
+        From one image to the next, as far as receiving it and laying it out go.
     """
 
     machine: Machine
     assignment: Assignment
     layers: tuple[LayerEstimate, ...]
     image_load_cycles: int
+    image_interval_cycles: int
 
     @property
     def cycles(self) -> int:
@@ -292,7 +295,7 @@ class Estimate:
     @property
     def interval_cycles(self) -> int:
         """Cycles from one image to the next where images wait: the next one is laid out while this one runs."""
-        return max(self.cycles + COMMAND_CYCLES, self.image_load_cycles)
+        return max(self.cycles + COMMAND_CYCLES, self.image_interval_cycles)
 
     @property
     def latency_cycles(self) -> int:
@@ -351,13 +354,15 @@ def estimate(network: Network, machine: Machine, assignment: Assignment) -> Esti
     """
     part = describe(network, machine, assignment)
     timing = image_timing(machine, part)
+    image = image_fields(network, machine)
     return Estimate(
         machine=machine,
         assignment=assignment,
         layers=tuple(
             _layer_estimate(network, machine, part, index, layer) for index, layer in enumerate(timing.layers)
         ),
-        image_load_cycles=image_load_cycles(machine, image_fields(network, machine)),
+        image_load_cycles=image_load_cycles(machine, image),
+        image_interval_cycles=image_interval_cycles(image),
     )
 
 

@@ -211,8 +211,8 @@ def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
     return max(begin + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes)
 
 
-def image_layout_cycles(image: Mapping[str, int]) -> int:
-    """Return the cycles that the image loader takes to lay out an image that has been received.
+def image_interval_cycles(image: Mapping[str, int]) -> int:
+    """Return the cycles that the image loader takes from one image to the next: for its bytes, or to lay it out.
 
     Parameters
     ----------
@@ -220,4 +220,6 @@ def image_layout_cycles(image: Mapping[str, int]) -> int:
         ``Program.image``.
     """
     window_cycles = image["kernel_height"] * image["kernel_width"] * image["steps"]
-    return image["output_height"] * (1 + image["output_width"] * window_cycles) + MEMORY_LATENCY_CYCLES + 2
+    # A row of windows waits once; an image ends with the memory's latency, a cycle to settle and one to begin.
+    layout = image["output_height"] * (1 + image["output_width"] * window_cycles) + MEMORY_LATENCY_CYCLES + 2
+    return max(image["image_bytes"], layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -14,7 +15,7 @@ from hwsim.network import IMAGE, Network, uniform_assignment
 from hwsim.precision import CATALOG
 from hwsim.program import fit_machine, image_fields, image_words_per_window
 from hwsim.random_network import AveragePool, Convolution, random_images, random_network
-from hwsim.timing import image_load_cycles
+from hwsim.timing import image_interval_cycles, image_load_cycles
 from rtl.image_loader import ImageLoader
 from rtl.tests.mutation import mutant
 
@@ -183,6 +184,42 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
     simulator.add_testbench(watch)
     simulator.run()
     assert ready_after == [image_load_cycles(machine, geometry)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_follow_each_other_in_the_predicted_cycles(name: str) -> None:
+    network, fitted = prepared(name, 16)
+    machine = dataclasses.replace(fitted, image_words=1024)
+    geometry = image_fields(network, machine)
+    loader = ImageLoader(machine)
+    images = random_images(network.image_shape, 5, 3)
+    writes = []
+
+    async def source(ctx):  # type: ignore[no-untyped-def]
+        for field, value in geometry.items():
+            ctx.set(getattr(loader.geometry, field), value)
+        ctx.set(loader.i.valid, 1)
+        for value in images.transpose(0, 2, 3, 1).reshape(-1):
+            ctx.set(loader.i.payload, int(value))
+            await ctx.tick().until(loader.i.ready)
+        ctx.set(loader.i.valid, 0)
+        await ctx.tick().repeat(2 * image_interval_cycles(geometry))
+
+    async def recorder(ctx):  # type: ignore[no-untyped-def]
+        cycle = 0
+        async for _, _, enable in ctx.tick().sample(loader.write_enable):
+            cycle += 1
+            if enable:
+                writes.append(cycle)
+
+    simulator = Simulator(loader)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(source)
+    simulator.add_testbench(recorder, background=True)
+    simulator.run()
+    last = np.array(writes).reshape(len(images), -1)[:, -1]
+    # The first image is laid out as it comes, and the second one may still wait for that.
+    assert np.diff(last)[2:].tolist() == [image_interval_cycles(geometry)] * 2
 
 
 @pytest.mark.parametrize(
