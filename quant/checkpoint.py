@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from hwsim import spec
 from quant import models
@@ -128,11 +128,22 @@ def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpo
         # Checkpoints from before there were other methods do not say.
         method=metadata.get("method", DOUBLE_ROUNDING),
     )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {error}") from error
+    difference = _difference(model.state_dict(), state)
+    if difference:
+        raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {difference}")
+    model.load_state_dict(state)
     model.learned = {name: Widths(**widths) for name, widths in metadata.get("learned", {}).items()}
     return Checkpoint(
         model=model.eval(), architecture=architecture, config=metadata["config"], results=metadata["results"]
     )
+
+
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Return in words the first tensor that is missing, one too many or of another shape; nothing if all fit."""
+    for name, tensor in ours.items():
+        if name not in theirs:
+            return f"it has no {name}"
+        if tensor.shape != theirs[name].shape:
+            return f"{name} must have shape {tuple(tensor.shape)}, not {tuple(theirs[name].shape)}"
+    extra = [name for name in theirs if name not in ours]
+    return f"it has {extra[0]}, which the architecture has not" if extra else ""

@@ -82,8 +82,15 @@ def changed(model, path, **changes):
         ({"format": "other"}, "must be a bitswitch checkpoint, not 'other'"),
         ({"version": 99}, "must have version 1, not 99"),
         ({"spec_version": 99}, "must have spec_version 1, not 99"),
-        ({"architecture": "resnet20"}, "does not fit the architecture resnet20"),
-        ({"widths": [8, 2]}, "does not fit the architecture digits"),
+        (
+            {"architecture": "resnet20"},
+            r"resnet20: layers.conv.weight must have shape \(16, 3, 3, 3\), not \(16, 1, 3, 3\)$",
+        ),
+        (
+            {"widths": [8, 2]},
+            "does not fit the architecture digits: it has no layers.conv.output.code.scales.8$",
+        ),
+        ({"method": "hot-swap"}, "does not fit the architecture digits: it has no .*reconstruction.gains.2$"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(model, tmp_path, changes, message):
