@@ -162,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_comparison(verify)
     verify.add_argument("--images", type=_at_least(1), metavar="N", help="compare N test images (default: all)")
+    verify.add_argument("--data-path", metavar="PATH", help="where the images are now (default: where they were)")
 
     verilog = verb("verilog", _verilog, "Write the accelerator as Verilog, and a JSON that describes it.")
     verilog.add_argument("--weight-bits", type=_widths, metavar="B,B,...", help="widths of weights (default 8,6,4,2)")
@@ -662,7 +663,8 @@ def _reference_of(network: Any, options: argparse.Namespace) -> Any:
     except ValueError as error:
         raise Refused(f"{options.network}: {error}; --checkpoint names one") from error
     switched_to = network.provenance.get("switched_to")
-    return Reference(checkpoint, None if switched_to is None else int(switched_to))
+    bits = None if switched_to is None else int(switched_to)
+    return Reference(checkpoint, bits, getattr(options, "data_path", None))
 
 
 def _verilog(options: argparse.Namespace) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ class Reference:
         As ``quant.train.train_network`` writes it.
     bits : int, optional
         The width that a model of hot-swap is switched to.
+    data_path : str, optional
+        Where its images are now, if not where the checkpoint says.
 
     Raises
     ------
@@ -62,9 +65,11 @@ class Reference:
         If the file is no checkpoint of this version.
     """
 
-    def __init__(self, checkpoint: Path, bits: int | None = None) -> None:
+    def __init__(self, checkpoint: Path, bits: int | None = None, data_path: str | None = None) -> None:
         loaded = load_checkpoint(checkpoint)
         config = TrainingConfig.from_json(loaded.config)
+        if data_path is not None:
+            config = replace(config, data_path=data_path)
         split = load_split(config)
         self.model = loaded.model if bits is None else at_width(loaded.model, bits)
         self.network = export_network(self.model)

@@ -103,6 +103,10 @@ def test_a_network_trains_on_images_by_class_and_is_verified_on_them(tmp_path, m
     assert len(result.split.test_labels) == 8 and set(result.accuracies) == {8, 2}
     reference = Reference(tmp_path / "a.safetensors")
     assert np.array_equal(reference.images, result.split.test_images)
+    moved = path.rename(tmp_path / "moved.tar.gz")
+    with pytest.raises(ValueError, match="is neither a folder nor a tar archive of images"):
+        Reference(tmp_path / "a.safetensors")
+    assert np.array_equal(Reference(tmp_path / "a.safetensors", data_path=str(moved)).images, reference.images)
     assert preset("images").architecture == "resnet20" and preset("digits") == TrainingConfig()
     for change, message in (
         ({"data": "mnist"}, "data must be one of digits, cifar10, images, not 'mnist'"),

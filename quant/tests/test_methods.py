@@ -130,3 +130,25 @@ def test_methods_train_differently():
     ):
         states.append(trained(dataclasses.replace(plain, **extra)).layer("blocks.0.conv1").weight)
     assert len({state.detach().numpy().tobytes() for state in states}) == len(states)
+
+
+@pytest.mark.parametrize("method", ["hasb", "sdq", "hot-swap"])
+def test_methods_go_on_where_they_were(method):
+    config = config_of(method, joint_epochs=4, batch_size=32, budget=5.0)
+
+    def begin():
+        return JointTraining.begin(prepare(small_model(), config.widths, method=method), *digits(), config)
+
+    whole, first, second = begin(), begin(), begin()
+    for epoch in range(4):
+        whole.run_epoch(*digits(), epoch)
+    first.run_epoch(*digits(), 0)
+    first.run_epoch(*digits(), 1)
+    second.load_state({name: value.clone() for name, value in first.state().items()})
+    second.run_epoch(*digits(), 2)
+    second.run_epoch(*digits(), 3)
+    state = second.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())
+    whole.finish()
+    second.finish()
+    assert whole.model.learned == second.model.learned and bool(whole.model.learned) == (method != "hot-swap")
