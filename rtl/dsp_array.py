@@ -50,10 +50,10 @@ class DspArray(wiring.Component):
     Throughput: one word a cycle, ``LATENCY`` cycles from ``activations`` to ``sums``. The weights are double-buffered
     and written as in ``Array``, but for the members below; those at work lie in the multipliers' own registers.
 
-    On ECP5, with its accumulators, it takes about 33, 16 and 8 LUTs per MAC and cycle at 8, 4 and 2 bits where ``Array``
-    takes about 125, 31 and 8 (``benchmarks/array_cost.py``): ``Array`` is the wrong choice where multipliers are idle and
-    weights have 4 bits or more, this one where most of the work is at 2 bits or the multipliers are wanted elsewhere. A
-    clock that nextpnr reports is the fabric's: its timing has no arcs for the stages inside a multiplier.
+    On ECP5, with its accumulators, it takes about 33, 16 and 8 LUTs per MAC and cycle at 8, 4 and 2 bits where
+    ``Array`` takes about 125, 31 and 8 (``benchmarks/array_cost.py``): ``Array`` is the wrong choice where multipliers
+    are idle and weights have 4 bits or more, this one where most of the work is at 2 bits or the multipliers are wanted
+    elsewhere. A clock that nextpnr reports is the fabric's: its timing has no arcs for the stages inside a multiplier.
 
     Parameters
     ----------
