@@ -52,16 +52,16 @@ def steps(config: TrainingConfig, batch: int) -> dict[str, Callable[[], object]]
     }
 
 
-def measure(config: TrainingConfig, batch: int, rounds: int) -> dict[str, Any]:
+def measure(config: TrainingConfig, batch: int, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Return milliseconds of the fastest step of each kind, and their ratio."""
     kinds = steps(config, batch)
     laps: dict[str, list[float]] = {name: [] for name in kinds}
     for index in range(rounds + 1):
         for name, run in kinds.items():
-            begun = time.perf_counter()
+            begun = clock()
             run()
             if index:  # the first finds its memory
-                laps[name].append(time.perf_counter() - begun)
+                laps[name].append(clock() - begun)
     fastest = {name: min(values) for name, values in laps.items()}
     return {
         "float_milliseconds": round(1000 * fastest["float"], 1),
@@ -78,16 +78,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="images of a mini-batch (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each kind (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default %(default)s")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process instead of wall-clock: busy machines")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     base = replace(
         PRESETS["cifar10"], widths=WidthSet.parse(options.widths), method=options.method, channels_last=False
     )
+    clock = time.process_time if options.cpu_time else time.perf_counter
     rows = {}
     print(f"ResNet-20, {options.method}, widths {base.widths}, {options.batch} images, {options.threads} threads")
     for name, changes in VARIANTS.items():
-        rows[name] = measure(replace(base, **changes), options.batch, options.rounds)
+        rows[name] = measure(replace(base, **changes), options.batch, options.rounds, clock)
         told = rows[name]
         print(
             f"{name:26} float {told['float_milliseconds']:8.1f} ms   joint {told['joint_milliseconds']:8.1f} ms   "
@@ -98,7 +100,8 @@ def main() -> None:
         host = {"machine": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
         content = {
             "network": "resnet20", "method": options.method, "widths": list(base.widths.widths),
-            "batch": options.batch, "threads": options.threads, "host": host, "rows": rows,
+            "batch": options.batch, "threads": options.threads, "cpu_time": options.cpu_time, "host": host,
+            "rows": rows,
         }  # fmt: skip
         temporary = options.json.with_name(f".{options.json.name}.{os.getpid()}")
         temporary.write_text(json.dumps(content, indent=1) + "\n")
