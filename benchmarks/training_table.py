@@ -32,7 +32,7 @@ import torch
 from hwsim import engine, network_file, verification
 from hwsim.assignments import standard_assignments
 from hwsim.machine import Machine
-from hwsim.network import ROUND, Assignment, Network
+from hwsim.network import Assignment, Network
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine
 from hwsim.requantize import build_requantizers
@@ -50,6 +50,7 @@ from quant.train import COMPARE_FLOAT, FLOAT, percent_correct, train_float, trai
 from quant.training_config import CIFAR10, DIGITS, IMAGES, PRESETS, TrainingConfig
 
 TABLE = Path(__file__).with_suffix(".json")
+NETWORKS = Path(__file__).resolve().parent.parent / "sim_tests" / "networks"
 FLOAT_RUN, CHECKPOINT, ROWS, ABOUT = "float", "checkpoint.safetensors", "rows.json", "about.json"
 BATCH_IMAGES = 250
 
@@ -150,9 +151,7 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
             # Bipolar weights take whole words of channels: words of 16 need 16 banks.
             banks = {"banks": 16} if 1 in widths else {}
             machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16, **banks))
-            # The machine's switch rounds: what would run at another rule's cycles is not known.
-            rounds = all(layer.switch_rule == ROUND for layer in network.weight_layers)
-            cycles = image_cycles(network, machine, assignment) if rounds else None
+            cycles = image_cycles(network, machine, assignment)
             accuracy = checked_accuracy(model, assignment, split, compared)
             stored = sum(layer.codes.size * layer.stored_bits for layer in network.weight_layers)
             if several:  # the float weights that every width is made from
@@ -234,8 +233,10 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
         )  # fmt: skip
     for name in RUNS:
         file = folder_of(runs, name) / ROWS
-        if file.is_file():
-            rows.extend(json.loads(file.read_text()))
+        for row in json.loads(file.read_text()) if file.is_file() else ():
+            # Only files that are shipped are named.
+            shipped = f"{config['data']}-{file.parent.name}-{row['network_file']}"
+            rows.append({**row, "network_file": shipped if (NETWORKS / shipped).is_file() else None})
     return [{**row, **about, "float_accuracy": compared} for row in rows]
 
 

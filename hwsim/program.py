@@ -40,8 +40,8 @@ from hwsim.machine import (
     bits_for,
 )
 from hwsim.network import (
+    FLOOR,
     IMAGE,
-    ROUND,
     Assignment,
     AveragePool2d,
     Conv2d,
@@ -571,8 +571,6 @@ def _check_widths(machine: Machine, assignment: Assignment) -> None:
         _, target_bits, activation_bits = layer_widths(assignment, layer)
         where = f"assignment {assignment.name}, layer {layer.name}"
         if isinstance(layer, WeightLayer):
-            if layer.switch_rule != ROUND:
-                raise ValueError(f"layer {layer.name}: switches by {layer.switch_rule}, the machine's switch rounds")
             if not network.is_pinned(layer):
                 machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
             low, high = accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
@@ -956,11 +954,16 @@ def _tiles_fields(
     geometry = layer_geometry(network, layer)
     stored_bits, target_bits, _ = layer_widths(assignment, layer)
     rows = tile_rows(machine, network, layer)
+    # Without a rounding bit the switch passes the top planes as they are: the floor rule.
+    rounds = stored_bits > target_bits > 1
+    planes_read = spec.planes_read(stored_bits, target_bits)
+    if isinstance(layer, WeightLayer) and layer.switch_rule == FLOOR:
+        rounds, planes_read = False, target_bits
     return fields | {
         "has_weights": 1,
-        "rounds": int(stored_bits > target_bits > 1),
+        "rounds": int(rounds),
         "target_bits": target_bits,
-        "planes_read": spec.planes_read(stored_bits, target_bits),
+        "planes_read": planes_read,
         "planes_stored": stored_bits,
         "tiles": tile_count(machine, geometry),
         "tile_rows": rows,

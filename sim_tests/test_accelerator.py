@@ -15,7 +15,7 @@ from amaranth.hdl import Mux, Signal, Value
 import rtl.accelerator
 from hwsim.assignments import mixed_assignments, standard_assignments, uniform_assignments
 from hwsim.machine import DATAPATHS, MEMORY_NAMES, Machine
-from hwsim.network import Network, uniform_assignment
+from hwsim.network import FLOOR, Network, WeightLayer, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine, requirements
 from hwsim.random_network import (
@@ -157,6 +157,27 @@ def test_every_kind_of_layer(stall):
         VARIED_NETWORK, STANDARD_MACHINE, standard_assignments(VARIED_NETWORK), images, idle=0.5, stall=stall, seed=6
     )
     assert check(result, images) > 30_000
+
+
+def test_a_network_that_switches_by_floor():
+    """Half of its layers do; the weights differ from those of the rounding switch at every narrow width."""
+    layers = [
+        dataclasses.replace(layer, switch_rule=FLOOR) if isinstance(layer, WeightLayer) and index % 4 < 3 else layer
+        for index, layer in enumerate(SMALL_NETWORK)
+    ]
+    network = dataclasses.replace(SMALL_NETWORK, layers=tuple(layers))
+    images = random_images(network.image_shape, 1, seed=9)
+    narrow = uniform_assignments(network)[2:]
+    result = simulate.simulate(network, STANDARD_MACHINE, narrow, images)
+    assert check(result, images) > 4_000
+    rounding = build(SMALL_NETWORK, result.program.machine, uniform_assignments(SMALL_NETWORK)[2:])
+    for assignment in narrow:
+        name = assignment.name
+        assert result.program.weight_planes_read(name) < rounding.weight_planes_read(name)
+        weights = [
+            program.layer_integers(network.layers[1].name, name).weights for program in (result.program, rounding)
+        ]
+        assert (weights[0] != weights[1]).any()
 
 
 def test_a_result_that_nobody_takes_stalls_the_machine_and_changes_nothing():

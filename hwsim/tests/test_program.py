@@ -417,14 +417,22 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     refused("assignment W8A8 is of another network", assignments=[uniform_assignment(other, 8)])
 
 
-def test_a_layer_that_switches_by_floor_is_refused_by_name() -> None:
+def test_a_layer_that_switches_by_floor_reads_no_rounding_plane() -> None:
     network = random_network(7, CATALOG["8-6-4-2"], (1, 8, 8), SMALL)
     chosen = network.weight_layers[1].name
     layers = [dataclasses.replace(one, switch_rule="floor") if one.name == chosen else one for one in network]
-    network = dataclasses.replace(network, layers=tuple(layers))
+    floors = dataclasses.replace(network, layers=tuple(layers))
     machine = Machine.sized(network.width_set, network.width_set, 16, 8)
-    with pytest.raises(ValueError, match=f"layer {chosen}: switches by floor, the machine's switch rounds"):
-        build(network, machine, [uniform_assignment(network, 4)])
+    machine = fit_machine(network, [uniform_assignment(network, 8)], machine)
+    for bits in network.width_set:
+        found, other = (build(one, machine, [uniform_assignment(one, bits)]) for one in (floors, network))
+        tiles = [one.assignments[f"W{bits}A{bits}"].tiles for one in (found, other)]
+        for layer, mine, theirs in zip(network, *tiles, strict=True):
+            if layer.name == chosen:
+                assert (mine["planes_read"], mine["rounds"]) == (bits, 0)
+                assert (theirs["planes_read"], theirs["rounds"]) == (min(bits + 1, 8), int(bits < 8))
+            else:
+                assert mine == theirs
 
 
 def test_a_layer_too_large_for_the_descriptors_is_refused() -> None:
