@@ -26,7 +26,7 @@ MAY_IMPORT = {
 TESTS_MAY_IMPORT = {package: dict.fromkeys(allowed) for package, allowed in MAY_IMPORT.items()}
 """Tests use the whole reference model, and never the sibling package."""
 
-LAZY = {"torch", "matplotlib"}
+LAZY = {"torch", "matplotlib", "distributed"}
 """What modules of hwsim may import, but only inside the functions that need it."""
 
 THIRD_PARTIES = {

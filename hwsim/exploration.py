@@ -1,0 +1,348 @@
+"""Which machine to build: exact cycles of many machines, and models of area and clock fitted to placed ones.
+
+Cycles come from ``estimate``, which needs no fitting. Cells and clock come from place-and-route where a machine was
+placed, and elsewhere from linear models with coefficients of at least 0, fitted to the relative errors of the placed
+machines. Each model tells its error: what it says of every placed machine when that one is left out of the fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.estimate import estimate
+from hwsim.machine import DATAPATHS, Machine
+from hwsim.network import Assignment, Network
+from hwsim.program import fit_machine
+
+LANES = (4, 8, 16, 32, 64)
+COLUMNS = (4, 8, 16, 32, 64)
+REQUANTIZERS = (2, 4, 8)
+STRIP_PIXELS = (64, 128, 256)
+
+USABLE_SHARE = 0.85
+"""Logic cells of a device that a design may take: fuller ones take the router long, or do not route."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What an FPGA has: logic cells (a 4-input table and a register each), block RAMs and multipliers."""
+
+    name: str
+    comb: int
+    ff: int
+    block_ram: int
+    dsp: int
+
+
+DEVICES: dict[str, Device] = {
+    device.name: device
+    for device in (
+        Device(name="ecp5-25k", comb=24288, ff=24288, block_ram=56, dsp=28),
+        Device(name="ecp5-45k", comb=43848, ff=43848, block_ram=108, dsp=72),
+        Device(name="ecp5-85k", comb=83640, ff=83640, block_ram=208, dsp=156),
+    )
+}
+"""Devices by the names of the command line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """What a machine takes of a device, and the clock that it reaches.
+
+    ``placed`` says whether place-and-route told, or the models.
+    """
+
+    comb: int
+    ff: int
+    block_ram: int
+    dsp: int
+    fmax_mhz: float
+    placed: bool
+
+    def share(self, device: Device) -> float:
+        """Return the share that is taken of the scarcest resource: logic cells of those usable, others of all."""
+        return max(
+            self.comb / (USABLE_SHARE * device.comb),
+            self.ff / (USABLE_SHARE * device.ff),
+            self.block_ram / device.block_ram,
+            self.dsp / device.dsp,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One machine: its area, and the cycles of one image at every assignment.
+
+    ``interval_cycles`` and ``latency_cycles``: assignment -> cycles, as ``Estimate`` has them.
+    """
+
+    machine: Machine
+    area: Area
+    interval_cycles: Mapping[str, int]
+    latency_cycles: Mapping[str, int]
+
+    def images_per_s(self, assignment: str) -> float:
+        """Return the images a second at an assignment, at the machine's clock."""
+        return self.area.fmax_mhz * 1e6 / self.interval_cycles[assignment]
+
+    def latency_s(self, assignment: str) -> float:
+        """Return the seconds from an image's first byte to its last logit."""
+        return self.latency_cycles[assignment] / (self.area.fmax_mhz * 1e6)
+
+    @property
+    def typical_images_per_s(self) -> float:
+        """Geometric mean over the assignments."""
+        return math.exp(
+            sum(math.log(self.images_per_s(name)) for name in self.interval_cycles) / len(self.interval_cycles)
+        )
+
+    def __str__(self) -> str:
+        machine = self.machine
+        return (
+            f"{machine.datapath} {machine.lanes} x {machine.columns}, {machine.requantizers} requantizers, "
+            f"strips of {machine.strip_pixels}"
+        )
+
+
+def candidates(
+    network: Network,
+    assignments: Sequence[Assignment],
+    *,
+    datapaths: Iterable[str] = DATAPATHS,
+    lanes: Iterable[int] = LANES,
+    columns: Iterable[int] = COLUMNS,
+    requantizers: Iterable[int] = REQUANTIZERS,
+    strip_pixels: Iterable[int] = STRIP_PIXELS,
+) -> tuple[Machine, ...]:
+    """Return the machines of a sweep, each with memories as deep as a network needs.
+
+    Combinations that no machine can have, such as more requantizers than columns, are left out; so are those that the
+    network does not run on.
+    """
+    found: dict[Machine, None] = {}
+    widths = network.width_set
+    for path, rows, width, count, strip in itertools.product(datapaths, lanes, columns, requantizers, strip_pixels):
+        options = {"datapath": path, "requantizers": count, "strip_pixels": strip}
+        try:
+            found[fit_machine(network, assignments, Machine.sized(widths, widths, rows, width, **options))] = None
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def cycles(network: Network, assignments: Sequence[Assignment], machine: Machine) -> dict[str, dict[str, int]]:
+    """Return ``interval_cycles`` and ``latency_cycles`` of a ``Point``."""
+    found = [estimate(network, machine, assignment) for assignment in assignments]
+    return {
+        "interval_cycles": {one.assignment.name: one.interval_cycles for one in found},
+        "latency_cycles": {one.assignment.name: one.latency_cycles for one in found},
+    }
+
+
+def _features(machine: Machine) -> dict[str, float]:
+    """Return what the models are linear in."""
+    size = machine.lanes * machine.columns
+    dsp = machine.datapath == "dsp"
+    return {
+        "machine": 1,
+        "lane": machine.lanes,
+        "column": machine.columns,
+        "requantizer": machine.requantizers,
+        "lane and column, planes": 0 if dsp else size,
+        "lane and column, dsp": size if dsp else 0,
+        "doubling of the array": math.log2(size),
+        "machine, dsp": dsp,
+    }
+
+
+TERMS: dict[str, tuple[str, ...]] = {
+    "comb": ("machine", "lane", "column", "requantizer", "lane and column, planes", "lane and column, dsp"),
+    "ff": ("machine", "lane", "column", "requantizer", "lane and column, planes", "lane and column, dsp"),
+    "dsp": ("requantizer", "lane and column, dsp"),
+    "period_ns": ("machine", "doubling of the array", "machine, dsp"),
+}
+"""Quantity -> the features that its model has a coefficient for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The model of one quantity.
+
+    Parameters
+    ----------
+    quantity : str
+        One of ``TERMS``.
+    coefficients : mapping of str to float
+        Feature -> what each unit of it adds.
+    errors : tuple of float
+        For each placed machine, what the model fitted to all others says of it, divided by what was placed, less 1.
+    """
+
+    quantity: str
+    coefficients: Mapping[str, float]
+    errors: tuple[float, ...]
+
+    def predict(self, machine: Machine) -> float:
+        """Return the quantity of a machine."""
+        features = _features(machine)
+        return sum(value * features[name] for name, value in self.coefficients.items())
+
+    @property
+    def mean_error(self) -> float:
+        """Mean size of the errors."""
+        return sum(map(abs, self.errors)) / len(self.errors)
+
+    @property
+    def largest_error(self) -> float:
+        """Largest size of an error."""
+        return max(map(abs, self.errors))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaModel:
+    """Area and clock of any machine, from those that were placed.
+
+    Parameters
+    ----------
+    placements : mapping of Machine to Area
+    fits : mapping of str to Fit
+        One for each of ``TERMS``.
+    block_rams : callable of Machine to int
+        Exact count of block RAMs.
+    """
+
+    placements: Mapping[Machine, Area]
+    fits: Mapping[str, Fit]
+    block_rams: Callable[[Machine], int]
+
+    def area(self, machine: Machine) -> Area:
+        """Return the area of a machine: as placed if it was, else what the models say."""
+        if machine in self.placements:
+            return self.placements[machine]
+        found = {name: fit.predict(machine) for name, fit in self.fits.items()}
+        return Area(
+            comb=round(found["comb"]),
+            ff=round(found["ff"]),
+            block_ram=self.block_rams(machine),
+            dsp=round(found["dsp"]),
+            fmax_mhz=round(1000 / found["period_ns"], 2),
+            placed=False,
+        )
+
+
+def placements_of(rows: Iterable[Mapping[str, Any]]) -> dict[Machine, Area]:
+    """Return the placed machines of JSON rows ``{"machine", "comb", "ff", "block_ram", "dsp", "fmax_mhz"}``.
+
+    A machine that was placed several times (other seeds) has its slowest clock and its most cells.
+    """
+    found: dict[Machine, Area] = {}
+    for row in rows:
+        machine = Machine.from_json(row["machine"])
+        counts = {name: int(row[name]) for name in ("comb", "ff", "block_ram", "dsp")}
+        area = Area(**counts, fmax_mhz=float(row["fmax_mhz"]), placed=True)
+        if machine in found:
+            known = found[machine]
+            counts = {name: max(count, getattr(known, name)) for name, count in counts.items()}
+            area = Area(**counts, fmax_mhz=min(area.fmax_mhz, known.fmax_mhz), placed=True)
+        found[machine] = area
+    return found
+
+
+def fit_models(placements: Mapping[Machine, Area], block_rams: Callable[[Machine], int]) -> AreaModel:
+    """Return the models fitted to placed machines.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than four of them.
+    """
+    if len(placements) < 4:
+        raise ValueError(f"models of area need at least 4 placed machines, not {len(placements)}")
+    machines = list(placements)
+    fits = {}
+    for quantity, terms in TERMS.items():
+        rows = np.array([[_features(machine)[term] for term in terms] for machine in machines], np.float64)
+        wanted = np.array([_quantity(placements[machine], quantity) for machine in machines], np.float64)
+        errors = []
+        for index in range(len(machines)):
+            others = np.arange(len(machines)) != index
+            errors.append(float(rows[index] @ _fit(rows[others], wanted[others]) / wanted[index] - 1))
+        coefficients = dict(zip(terms, map(float, _fit(rows, wanted)), strict=True))
+        fits[quantity] = Fit(quantity=quantity, coefficients=coefficients, errors=tuple(errors))
+    return AreaModel(placements=dict(placements), fits=fits, block_rams=block_rams)
+
+
+def _quantity(area: Area, quantity: str) -> float:
+    return 1000 / area.fmax_mhz if quantity == "period_ns" else max(1.0, getattr(area, quantity))
+
+
+def _fit(rows: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return coefficients of at least 0 that make the squares of the relative errors least (Lawson and Hanson 1974)."""
+    scaled = rows / wanted[:, np.newaxis]
+    sizes = np.linalg.norm(scaled, axis=0)
+    sizes[sizes == 0] = 1
+    matrix, ones = scaled / sizes, np.ones(len(wanted))
+    found = np.zeros(matrix.shape[1])
+    free = np.zeros(matrix.shape[1], bool)
+    for _ in range(10 * len(found)):
+        gradient = matrix.T @ (ones - matrix @ found)
+        if free.all() or gradient[~free].max() <= 1e-9:
+            break
+        free[np.argmax(np.where(free, -np.inf, gradient))] = True
+        while True:
+            trial = np.zeros_like(found)
+            trial[free] = np.linalg.lstsq(matrix[:, free], ones, rcond=None)[0]
+            if trial[free].min() > 0:
+                break
+            negative = free & (trial <= 0)
+            step = (found[negative] / np.maximum(found[negative] - trial[negative], 1e-300)).min()
+            found = found + step * (trial - found)
+            free &= found > 1e-12
+        found = trial
+    return found / sizes
+
+
+def front(points: Sequence[Point], assignment: str, device: Device) -> tuple[Point, ...]:
+    """Return the points that no other one beats: more images a second for no more of the device; smallest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.area.share(device), -one.images_per_s(assignment))):
+        if not best or point.images_per_s(assignment) > best[-1].images_per_s(assignment):
+            best.append(point)
+    return tuple(best)
+
+
+def best_within(points: Iterable[Point], assignment: str, device: Device, share: float) -> Point | None:
+    """Return the fastest machine at an assignment that takes at most a share of a device."""
+    fitting = [point for point in points if point.area.share(device) <= share]
+    return max(fitting, key=lambda point: point.images_per_s(assignment), default=None)
+
+
+def propose(points: Iterable[Point], device: Device, *, share: float = 1.0) -> Point | None:
+    """Return the machine of the highest typical throughput that takes at most a share of a device.
+
+    Of those within a hundredth of it, the one that takes least.
+    """
+    fitting = [point for point in points if point.area.share(device) <= share]
+    if not fitting:
+        return None
+    enough = 0.99 * max(point.typical_images_per_s for point in fitting)
+    return min((one for one in fitting if one.typical_images_per_s >= enough), key=lambda one: one.area.share(device))
+
+
+def within_budget(
+    points: Iterable[Point], assignments: Sequence[str], device: Device, *, latency_s: float, share: float = 1.0
+) -> tuple[str, Point] | None:
+    """Return the first of the assignments that some machine runs in time, and the smallest such machine."""
+    kept = [point for point in points if point.area.share(device) <= share]
+    for name in assignments:
+        fast = [point for point in kept if point.latency_s(name) <= latency_s]
+        if fast:
+            return name, min(fast, key=lambda point: point.area.share(device))
+    return None
