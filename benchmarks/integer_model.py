@@ -1,9 +1,13 @@
 """Speed of the bit-accurate model: ResNet-20, batches of 100 images, against the runtimes people use.
 
-All engines take turns in one run, and each is rated by its fastest turn, so that ratios hold on a busy machine too.
+All engines take turns in one run. Images/s are of an engine's fastest turn; ratios are medians over the rounds of
+the ratio within a round, of wall time and, where other work shares the cores, more reliably of processor time.
 Ours makes exact integers at every assignment and backend (checked here: equal logits); onnxruntime gets the same
 network with BatchNorm folded, in QDQ form with one weight scale for each channel, and as float32. First-call times
 (compilation, or loading what was compiled before) are reported apart.
+
+Brevitas' fake-quantized forward (the same layers, 8-bit weights for each channel, 8-bit activations) and QONNX's
+executor (the QDQ model, node by node) are in the extra ``benchmarks``, like onnxruntime. They are slow: fewer turns.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/integer_model.py --json benchmarks/integer_model.json
 """
@@ -182,6 +186,74 @@ def torch_engine(network: Network, images: np.ndarray) -> Callable[[], Any]:
     return run
 
 
+def brevitas_engine(network: Network, images: np.ndarray) -> Callable[[], Any]:
+    """Return a call that runs the batch through Brevitas: weights and activations quantized in floating point."""
+    import torch
+    from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
+    from brevitas.quant import Int8WeightPerChannelFloat
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.products, self.outputs = nn.ModuleDict(), nn.ModuleDict()
+            for name, (codes, scale, bias) in folded(network).items():
+                layer = network.layer(name)
+                channels, inputs, *kernel = codes.shape
+                if kernel:
+                    options = {"stride": layer.stride, "padding": layer.padding}
+                    product = QuantConv2d(
+                        inputs, channels, kernel[0], **options, weight_quant=Int8WeightPerChannelFloat
+                    )
+                else:
+                    product = QuantLinear(inputs, channels, bias=True, weight_quant=Int8WeightPerChannelFloat)
+                product.weight.data = torch.from_numpy(codes * scale.reshape(-1, *[1] * (codes.ndim - 1)))
+                product.bias = nn.Parameter(torch.from_numpy(bias.astype(np.float32)))
+                self.products[name] = product
+                self.outputs[name] = QuantReLU(bit_width=8) if layer.relu else QuantIdentity(bit_width=8)
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            found = {IMAGE: values}
+            for layer in network:
+                source = found[layer.input]
+                if isinstance(layer, AveragePool2d):
+                    found[layer.name] = source.mean((2, 3), keepdim=True)
+                    continue
+                value = self.products[layer.name](source.flatten(1) if isinstance(layer, Linear) else source)
+                if not isinstance(layer, Linear) and layer.skip is not None:
+                    value = value + found[layer.skip]
+                found[layer.name] = value if isinstance(layer, Linear) else self.outputs[layer.name](value)
+            return found[network.layers[-1].name]
+
+    batch = torch.from_numpy(images * np.float32(IMAGE_SCALE))
+    model = Model().train()
+    with torch.no_grad():
+        for _ in range(2):  # the ranges of the activations
+            model(batch)
+    model.eval()
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return model(batch).numpy()
+
+    return run
+
+
+def qonnx_engine(network: Network, images: np.ndarray) -> Callable[[], Any]:
+    """Return a call that runs the batch through QONNX's executor, one onnxruntime session a node."""
+    import onnx
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    loaded = onnx.load_from_string(onnx_model(network, True))
+    for value in (*loaded.graph.input, *loaded.graph.output):
+        value.type.tensor_type.shape.dim[0].ClearField("dim_param")
+        value.type.tensor_type.shape.dim[0].dim_value = len(images)
+    model = ModelWrapper(loaded).transform(InferShapes())
+    return lambda: execute_onnx(model, {IMAGE: images})
+
+
 def product_limit(size: int = 2048) -> tuple[Callable[[], Any], float]:
     """Return a call of one large product of bytes in PyTorch, and its multiply-accumulates in units of 1e9."""
     import torch
@@ -195,7 +267,7 @@ def product_limit(size: int = 2048) -> tuple[Callable[[], Any], float]:
 def versions() -> dict[str, str]:
     """Return the versions of what was compared."""
     found = {"python": platform.python_version()}
-    for name in ("numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime"):
+    for name in ("numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime", "brevitas", "qonnx"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -203,22 +275,45 @@ def versions() -> dict[str, str]:
     return found
 
 
+class Contender:
+    """An engine at an assignment: a call that runs some images, and the times of its turns."""
+
+    def __init__(self, call: Callable[[], Any], images: int, every: int = 1) -> None:
+        self.call, self.images, self.every = call, images, every
+        self.wall_seconds: dict[int, float] = {}
+        self.processor_seconds: dict[int, float] = {}
+
+    def turn(self, number: int) -> None:
+        """Run, and note the seconds of an image."""
+        began, used = time.perf_counter(), time.process_time()
+        self.call()
+        self.wall_seconds[number] = (time.perf_counter() - began) / self.images
+        self.processor_seconds[number] = (time.process_time() - used) / self.images
+
+    def ratio_to(self, other: Contender, processor: bool) -> float:
+        """Return how many times as fast it is as another one: the median over the rounds that both ran in."""
+        ours, theirs = (one.processor_seconds if processor else one.wall_seconds for one in (self, other))
+        return float(np.median([theirs[number] / ours[number] for number in ours if number in theirs]))
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30, help="turns of every engine (default 30)")
     parser.add_argument("--backends", default=",".join(BACKENDS), help="backends of ours (default all)")
+    parser.add_argument("--threads", type=int, help="of every engine (default: one a core)")
+    parser.add_argument("--fast-only", action="store_true", help="leave out Brevitas and QONNX")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
     arguments = parser.parse_args()
 
-    threads = len(os.sched_getaffinity(0))
+    threads = arguments.threads or len(os.sched_getaffinity(0))
     network = resnet20(0, CATALOG["8-6-4-2"])
     images = random_images(network.image_shape, BATCH, 1)
     mixed = random_assignment(network, 5)
     assignments = {f"W{bits}A{bits}": uniform_assignment(network, bits) for bits in (8, 4, 2)} | {"mixed": mixed}
     gmacs_per_image = sum(network.macs(layer) for layer in network.weight_layers) / 1e9
 
-    calls: dict[tuple[str, str], Callable[[], Any]] = {}
+    found: dict[tuple[str, str], Contender] = {}
     first_call_seconds: dict[str, float] = {}
     skipped: list[str] = []
     for label, assignment in assignments.items():
@@ -226,64 +321,82 @@ def main() -> None:
         logits = None
         for backend in arguments.backends.split(","):
             try:
-                engine = Engine(network, assignment, tables, backend=backend)
+                engine = Engine(network, assignment, tables, backend=backend, threads=arguments.threads)
             except ValueError as problem:
                 skipped.append(f"bitswitch {backend}: {problem}")
                 continue
             began = time.perf_counter()
-            found = engine.logits(images)
+            made = engine.logits(images)
             first_call_seconds.setdefault(f"bitswitch {backend}", time.perf_counter() - began)
-            logits = found if logits is None else logits
-            if (found != logits).any():
+            logits = made if logits is None else logits
+            if (made != logits).any():
                 raise SystemExit(f"backend {backend} differs at {label}")
-            calls[f"bitswitch {backend}", label] = lambda engine=engine: engine.logits(images)
-    limit_work = 0.0
-    try:
-        calls["torch float32", "float32"] = torch_engine(network, images)
-        calls["int8 limit", "product"], limit_work = product_limit()
-    except ImportError:
-        skipped.append("torch float32, int8 limit: PyTorch is not installed")
-    try:
-        calls[REFERENCE, "W8A8"] = onnxruntime_engine(network, images, True, threads)
-        calls["onnxruntime float32", "float32"] = onnxruntime_engine(network, images, False, threads)
-    except ImportError:
-        skipped.append("onnxruntime: not installed (the extra `benchmarks`)")
-    skipped.append("Brevitas, QONNX: not measured by this script")
+            found[f"bitswitch {backend}", label] = Contender(lambda engine=engine: engine.logits(images), BATCH)
 
-    floats = [call for (engine, label), call in calls.items() if label == "float32"]
+    def add(engine: str, label: str, make: Callable[[], Callable[[], Any]], count: int = BATCH, every: int = 1) -> None:
+        try:
+            found[engine, label] = Contender(make(), count, every)
+        except ImportError as missing:
+            skipped.append(f"{engine}: {missing.name} is not installed")
+
+    limit_work = 0.0
+    add("torch float32", "float32", lambda: torch_engine(network, images))
+    add(REFERENCE, "W8A8", lambda: onnxruntime_engine(network, images, True, threads))
+    add("onnxruntime float32", "float32", lambda: onnxruntime_engine(network, images, False, threads))
+    if not arguments.fast_only:
+        add("Brevitas, fake-quantized", "W8A8", lambda: brevitas_engine(network, images[:20]), 20, 10)
+        add("QONNX executor", "W8A8", lambda: qonnx_engine(network, images[:5]), 5, 10)
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+        call, limit_work = product_limit()
+        found["int8 limit", "product"] = Contender(call, 1)
+    except ImportError:
+        skipped.append("int8 limit: PyTorch is not installed")
+
+    floats = [one.call for (_, label), one in found.items() if label == "float32"]
     if len(floats) == 2 and not np.allclose(floats[0](), floats[1](), rtol=1e-2, atol=1e-2):
         raise SystemExit("the float32 engines compute different networks")
 
-    fastest = dict.fromkeys(calls, float("inf"))
-    for turn in range(arguments.rounds + 1):
-        for key, call in calls.items():
+    for number in range(-1, arguments.rounds):
+        for one in found.values():
+            if number % one.every:
+                continue
             # Threads of the engine before may still be spinning.
             time.sleep(0.02)
-            began = time.perf_counter()
-            call()
-            if turn:
-                fastest[key] = min(fastest[key], time.perf_counter() - began)
+            one.turn(number)
+    for one in found.values():
+        # The first turn, which warms caches up, does not count.
+        for times in (one.wall_seconds, one.processor_seconds):
+            times.pop(-1, None)
 
-    limit = limit_work / fastest.pop(("int8 limit", "product")) if limit_work else None
-    reference = BATCH / fastest[REFERENCE, "W8A8"] if (REFERENCE, "W8A8") in fastest else None
+    limit = None
+    if limit_work:
+        limit = limit_work / min(found.pop(("int8 limit", "product")).wall_seconds.values())
+    reference = found.get((REFERENCE, "W8A8"))
     rows = []
-    print(f"ResNet-20, {gmacs_per_image * 1e3:.1f} M MACs an image, batch {BATCH}, {threads} cores")
-    print(f"{'engine':22} {'assignment':10} {'images/s':>10} {'to onnxruntime int8':>20} {'of int8 limit':>14}")
-    for (engine, label), seconds in fastest.items():
-        rate = BATCH / seconds
-        ratio = rate / reference if reference else None
+    print(f"ResNet-20, {gmacs_per_image * 1e3:.1f} M MACs an image, batch {BATCH}, {threads} threads")
+    print(
+        f"{'engine':24} {'assignment':10} {'images/s':>10} {'to onnxruntime int8':>20} {'by processor time':>18} "
+        f"{'of int8 limit':>14}"
+    )
+    for (engine, label), one in found.items():
+        rate = 1 / min(one.wall_seconds.values())
+        ratio, by_processor = (None if reference is None else one.ratio_to(reference, kind) for kind in (False, True))
         fraction = rate * gmacs_per_image / limit if limit else None
         rows.append(
             {
                 "engine": engine,
                 "assignment": label,
                 "images_per_s": round(rate, 1),
-                "ratio_to_onnxruntime_int8": None if ratio is None else round(ratio, 3),
-                "fraction_of_int8_limit": None if fraction is None else round(fraction, 3),
+                "ratio_to_onnxruntime_int8": None if ratio is None else round(ratio, 4),
+                "ratio_by_processor_time": None if by_processor is None else round(by_processor, 4),
+                "fraction_of_int8_limit": None if fraction is None else round(fraction, 4),
             }
         )
-        told = ["-" if value is None else f"{value:.2f}" for value in (ratio, fraction)]
-        print(f"{engine:22} {label:10} {rate:10,.0f} {told[0]:>20} {told[1]:>14}")
+        told = ["-" if value is None else f"{value:.3f}" for value in (ratio, by_processor, fraction)]
+        print(f"{engine:24} {label:10} {rate:10,.0f} {told[0]:>20} {told[1]:>18} {told[2]:>14}")
     if limit:
         print(f"int8 limit (torch._int_mm, 2048 x 2048 x 2048): {limit:,.0f} GMAC/s")
     for engine, seconds in first_call_seconds.items():
@@ -296,13 +409,13 @@ def main() -> None:
             "int8_limit_gmac_per_s": None if limit is None else round(limit, 1),
             "first_call_seconds": {engine: round(seconds, 2) for engine, seconds in first_call_seconds.items()},
             "batch": BATCH,
-            "cores": threads,
+            "threads": threads,
             "processor_load": os.getloadavg()[0],
             "machine": platform.machine(),
             "rounds": arguments.rounds,
             "versions": versions(),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": "python benchmarks/integer_model.py --json benchmarks/integer_model.json",
+            "command": " ".join(["python", "benchmarks/integer_model.py", *sys.argv[1:]]),
         }
         temporary = arguments.json.with_suffix(".partial")
         temporary.write_text(json.dumps(report, indent=1) + "\n")

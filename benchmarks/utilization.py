@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,50 +28,12 @@ from hwsim.precision import CATALOG
 from hwsim.program import Program, build, fit_machine
 from hwsim.random_network import random_images, resnet20
 from hwsim.timing import image_load_cycles, image_timing
-from rtl.leaves.block_ram_ecp5 import block_count
+from rtl.memory_plan import block_rams, memory_shapes
 
 NETWORK = "resnet20"
 SEED = 1
 SIMULATED = ("W8A8", "W2A2")
 ECP5_85_BLOCKS = 208
-
-
-def memory_shapes(machine: Machine) -> dict[str, list[tuple[int, int, int]]]:
-    """Return (bits, words, bits written together) of every memory of the accelerator."""
-    granule = machine.unit_bits // (machine.groups * machine.lane_runs)
-    port, requantizers = machine.weight_port_bits, machine.requantizers
-    accumulators = (machine.columns * machine.accumulator_bits, 2 * machine.strip_pixels)
-    skip, result = requantizers * spec.SKIP_BITS, requantizers * spec.LOGIT_BITS
-    layer_words = machine.layer_slots * machine.layer_layout.load_words
-    return {
-        "weights": [(machine.weight_word_bits, machine.weight_words, machine.weight_word_bits)],
-        "staging": [(port, 2 * machine.staging_words, port)],
-        "tables": [
-            (machine.table_layout.bits, machine.table_words, machine.table_layout.bits),
-            (
-                machine.requantizer.skip_multiplier_bits,
-                machine.skip_table_words,
-                machine.requantizer.skip_multiplier_bits,
-            ),
-        ],
-        "activations": [(machine.unit_bits, machine.activation_words, granule)] * machine.banks,
-        "skip": [(skip, machine.skip_words, skip)],
-        "image": [
-            (machine.activation_bits, machine.image_words, 8),
-            (8 * machine.image_channels, 2 * machine.raw_image_words, 8),
-        ],
-        "accumulators": [(*accumulators, accumulators[0])] * 2,
-        "descriptors": [
-            (32, layer_words, 32),
-            (machine.tiles_layout.bits, machine.layer_slots, machine.tiles_layout.bits),
-        ],
-        "results": [(result, 2 * machine.result_words, result)],
-    }
-
-
-def block_rams(shapes: Iterable[tuple[int, int, int]]) -> int:
-    """Return the ECP5 block RAMs of some memories."""
-    return sum(block_count(width, depth, granularity) for width, depth, granularity in shapes)
 
 
 def rows_of(network: Network, program: Program, name: str) -> list[dict[str, Any]]:

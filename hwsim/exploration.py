@@ -7,24 +7,32 @@ machines. Each model tells its error: what it says of every placed machine when 
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim import sweep
 from hwsim.estimate import estimate
 from hwsim.machine import DATAPATHS, Machine
 from hwsim.network import Assignment, Network
+from hwsim.network_file import structure_of
 from hwsim.program import fit_machine
 
 LANES = (4, 8, 16, 32, 64)
 COLUMNS = (4, 8, 16, 32, 64)
 REQUANTIZERS = (2, 4, 8)
 STRIP_PIXELS = (64, 128, 256)
+
+PLACEMENTS = Path(__file__).with_name("placements_ecp5.json")
+"""Machines that were placed and routed: what the models are fitted to, unless there are more."""
 
 USABLE_SHARE = 0.85
 """Logic cells of a device that a design may take: fuller ones take the router long, or do not route."""
@@ -67,13 +75,14 @@ class Area:
     placed: bool
 
     def share(self, device: Device) -> float:
-        """Return the share that is taken of the scarcest resource: logic cells of those usable, others of all."""
+        """Return the share that is taken of the logic: of usable cells, or of multipliers, whichever is more."""
         return max(
-            self.comb / (USABLE_SHARE * device.comb),
-            self.ff / (USABLE_SHARE * device.ff),
-            self.block_ram / device.block_ram,
-            self.dsp / device.dsp,
+            self.comb / (USABLE_SHARE * device.comb), self.ff / (USABLE_SHARE * device.ff), self.dsp / device.dsp
         )
+
+    def fits(self, device: Device, share: float = 1.0) -> bool:
+        """Return whether a machine fits a share of the logic of a device, and all of its block RAMs."""
+        return self.share(device) <= share and self.block_ram <= device.block_ram
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +153,28 @@ def cycles(network: Network, assignments: Sequence[Assignment], machine: Machine
         "interval_cycles": {one.assignment.name: one.interval_cycles for one in found},
         "latency_cycles": {one.assignment.name: one.latency_cycles for one in found},
     }
+
+
+def explore(
+    network: Network,
+    assignments: Sequence[Assignment],
+    machines: Sequence[Machine],
+    model: AreaModel,
+    folder: Path,
+    **how: Any,
+) -> list[Point]:
+    """Return the point of every machine; cycles that ``folder`` holds are not computed again.
+
+    ``how``: ``processes``, ``scheduler`` and ``progress`` of ``sweep.run``.
+    """
+    common = (
+        structure_of(network),
+        {one.name: {layer: str(widths) for layer, widths in one.layers.items()} for one in assignments},
+        sweep.sources_digest("spec.py", "machine.py", "program.py", "timing.py", "estimate.py"),
+    )
+    items = {sweep.key_of(machine.to_json(), *common): machine for machine in machines}
+    found = sweep.run(functools.partial(cycles, network, assignments), items, folder, **how)
+    return [Point(machine=machine, area=model.area(machine), **found[key]) for key, machine in items.items()]
 
 
 def _features(machine: Machine) -> dict[str, float]:
@@ -255,6 +286,15 @@ def placements_of(rows: Iterable[Mapping[str, Any]]) -> dict[Machine, Area]:
     return found
 
 
+def load_model(block_rams: Callable[[Machine], int], files: Iterable[Path] = ()) -> AreaModel:
+    """Return the models fitted to the machines of ``PLACEMENTS`` and of other files of rows, or of one row each."""
+    rows: list[Mapping[str, Any]] = []
+    for path in (PLACEMENTS, *files):
+        found = json.loads(path.read_text())
+        rows += found["rows"] if "rows" in found else [found]
+    return fit_models(placements_of(rows), block_rams)
+
+
 def fit_models(placements: Mapping[Machine, Area], block_rams: Callable[[Machine], int]) -> AreaModel:
     """Return the models fitted to placed machines.
 
@@ -310,7 +350,11 @@ def _fit(rows: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.f
 
 
 def front(points: Sequence[Point], assignment: str, device: Device) -> tuple[Point, ...]:
-    """Return the points that no other one beats: more images a second for no more of the device; smallest first."""
+    """Return the points that no other one beats: more images a second for no more of the logic; smallest first.
+
+    Of those that fit the device; of all of them where none fits.
+    """
+    points = [point for point in points if point.area.fits(device)] or points
     best: list[Point] = []
     for point in sorted(points, key=lambda one: (one.area.share(device), -one.images_per_s(assignment))):
         if not best or point.images_per_s(assignment) > best[-1].images_per_s(assignment):
@@ -319,17 +363,17 @@ def front(points: Sequence[Point], assignment: str, device: Device) -> tuple[Poi
 
 
 def best_within(points: Iterable[Point], assignment: str, device: Device, share: float) -> Point | None:
-    """Return the fastest machine at an assignment that takes at most a share of a device."""
-    fitting = [point for point in points if point.area.share(device) <= share]
+    """Return the fastest machine at an assignment that takes at most a share of a device's logic."""
+    fitting = [point for point in points if point.area.fits(device, share)]
     return max(fitting, key=lambda point: point.images_per_s(assignment), default=None)
 
 
 def propose(points: Iterable[Point], device: Device, *, share: float = 1.0) -> Point | None:
-    """Return the machine of the highest typical throughput that takes at most a share of a device.
+    """Return the machine of the highest typical throughput that takes at most a share of a device's logic.
 
     Of those within a hundredth of it, the one that takes least.
     """
-    fitting = [point for point in points if point.area.share(device) <= share]
+    fitting = [point for point in points if point.area.fits(device, share)]
     if not fitting:
         return None
     enough = 0.99 * max(point.typical_images_per_s for point in fitting)
@@ -340,7 +384,7 @@ def within_budget(
     points: Iterable[Point], assignments: Sequence[str], device: Device, *, latency_s: float, share: float = 1.0
 ) -> tuple[str, Point] | None:
     """Return the first of the assignments that some machine runs in time, and the smallest such machine."""
-    kept = [point for point in points if point.area.share(device) <= share]
+    kept = [point for point in points if point.area.fits(device, share)]
     for name in assignments:
         fast = [point for point in kept if point.latency_s(name) <= latency_s]
         if fast:

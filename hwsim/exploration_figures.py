@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwsim.exploration import AreaModel, Device, Point, front
 from hwsim.figures import BLUE, FAINT, INK, ORANGE, label, new_figure
+from hwsim.performance_figures import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,14 +40,17 @@ def exploration_figure(points: Sequence[Point], device: Device, chosen: Point | 
 
 
 def draw_front(axes: Axes, points: Sequence[Point], assignment: str, device: Device, chosen: Point | None) -> None:
-    """Draw every machine at one assignment, and the front of each datapath."""
+    """Draw every machine at one assignment, those that do not fit as crosses, and the front of each datapath."""
     for datapath, style in STYLES.items():
         kept = [point for point in points if point.machine.datapath == datapath]
         if not kept:
             continue
-        shares = [100 * point.area.share(device) for point in kept]
-        rates = [point.images_per_s(assignment) for point in kept]
-        axes.scatter(shares, rates, s=7, color=style["color"], marker=style["marker"], alpha=0.25, linewidths=0)
+        for fits, shown in ((False, {"marker": "x", "linewidths": 0.5}), (True, {"linewidths": 0})):
+            some = [point for point in kept if point.area.fits(device) == fits]
+            axes.scatter(
+                [100 * point.area.share(device) for point in some], [point.images_per_s(assignment) for point in some],
+                s=9, color=style["color"], alpha=0.3, **({"marker": style["marker"]} | shown),
+            )  # fmt: skip
         best = front(kept, assignment, device)
         axes.step(
             [100 * point.area.share(device) for point in best], [point.images_per_s(assignment) for point in best],
@@ -66,8 +70,52 @@ def draw_front(axes: Axes, points: Sequence[Point], assignment: str, device: Dev
     axes.axvline(100, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    _percent_ticks(axes)
+    label(axes, assignment, f"% of the logic of an {device.name}", "images/s")
+
+
+def _percent_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    axes.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
-    label(axes, assignment, f"% of an {device.name}, scarcest resource", "images/s")
+
+
+def draw_budgets(
+    axes: Axes, points: Sequence[Point], accuracies: Mapping[str, float], device: Device, shares: Sequence[float]
+) -> None:
+    """Draw the accuracy that each latency buys, for some shares of a device.
+
+    ``accuracies``: assignment -> accuracy in percent.
+    """
+    for share, colour in zip(shares, COLOURS, strict=False):
+        kept = [point for point in points if point.area.fits(device, share)]
+        least = sorted(
+            (min(point.latency_s(name) for point in kept) * 1e6, accuracy, name)
+            for name, accuracy in accuracies.items()
+            if kept
+        )
+        steps: list[tuple[float, float, str]] = []
+        for latency, accuracy, name in least:
+            if not steps or accuracy > steps[-1][1]:
+                steps.append((latency, accuracy, name))
+        if not steps:
+            continue
+        latencies, best, _ = zip(*steps, strict=True)
+        ends = max(one[0] for one in least) * 3
+        axes.step(
+            [*latencies, ends], [*best, best[-1]], where="post", color=colour, linewidth=1.4,
+            label=f"{100 * share:g} % of the logic",
+        )  # fmt: skip
+        axes.scatter(latencies, best, s=22, color=colour, zorder=3)
+        if share == shares[-1]:
+            for latency, accuracy, name in steps:
+                axes.annotate(name, (latency, accuracy), xytext=(-4, 4), textcoords="offset points", fontsize=8,
+                              color=colour, ha="right")  # fmt: skip
+    axes.set_xscale("log")
+    label(axes, "what a latency buys", "latency of one image, us", "test accuracy, %")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def model_figure(model: AreaModel) -> Figure:

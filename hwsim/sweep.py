@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 CHUNK = 8
-"""Calls that a worker is given at a time: they share what the function carries with it."""
+"""Calls that a worker is given at a time, unless told: they share what the function carries with it."""
 
 RETRIES = 5
 """Times that a chunk is begun again on other workers of a cluster, when the one that has it dies."""
@@ -48,6 +48,7 @@ def run(
     processes: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    chunk: int = CHUNK,
 ) -> dict[str, Any]:
     """Return ``{key: function(item)}`` in the order of ``items``.
 
@@ -64,6 +65,8 @@ def run(
     scheduler : str or None
         Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``, whose workers are used instead. They need this
         package; one of them may die.
+    chunk : int
+        Calls that a worker is given at a time.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def run(
     missing = [(key, item) for key, item in items.items() if key not in found]
     if progress is not None and found:
         progress(f"{len(found)} known", len(found))
-    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    chunks = [missing[start : start + chunk] for start in range(0, len(missing), chunk)]
     if not chunks:
         made: Iterator[_Pairs] = iter(())
     elif scheduler is not None:

