@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     explore = verb(
         "explore",
         _explore,
-        "Sweep machines for a network: exact cycles, area and clock as placed, or from models fitted to that. "
+        "Sweep machines for a network: exact cycles, area and clock as measured, or from models fitted to that. "
         "The network may also be resnet20, with random weights. A stopped sweep goes on where it was.",
     )
     _add_network(explore)
@@ -1010,7 +1010,7 @@ def _explore(options: argparse.Namespace) -> Result:
     for quantity, fit in model.fits.items():
         print(
             f"model of {quantity}: {100 * fit.mean_error:.1f} % off, {100 * fit.largest_error:.1f} % at most, on "
-            f"{len(fit.errors)} placed machines, each left out of its fit"
+            f"{len(fit.errors)} measured machines, each left out of its fit"
         )
     rows = []
     for assignment in assignments:
@@ -1123,7 +1123,7 @@ def _point_row(point: Any, device: Any) -> dict[str, Any]:
         "block_ram": point.area.block_ram,
         "dsp": point.area.dsp,
         "fmax_mhz": point.area.fmax_mhz,
-        "placed": point.area.placed,
+        "source": point.area.source,
         "share": round(point.area.share(device), 4),
         "images_per_s": {name: round(point.images_per_s(name), 2) for name in point.interval_cycles},
         "latency_us": {name: round(point.latency_s(name) * 1e6, 2) for name in point.latency_cycles},
@@ -1151,7 +1151,7 @@ def _front_table(best: Sequence[Any], assignment: str, device: Any) -> str:
                 f"{100 * point.area.share(device):.0f} %",
                 f"{point.images_per_s(assignment):,.1f}",
                 f"{point.latency_s(assignment) * 1e6:,.0f}",
-                "placed" if point.area.placed else "model",
+                point.area.source,
             )
             for point in best
         ),

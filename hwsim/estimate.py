@@ -400,12 +400,15 @@ def layer_traffic(machine: Machine, fields: Mapping[str, int], tiles: Mapping[st
     entry_bits = machine.table_layout.bits + (machine.requantizer.skip_multiplier_bits if fields["adds"] else 0)
     units_fed = min(window_units, machine.banks) if fields["keeps_weights"] else window_units
     unit_rows = machine.unit_rows * machine.activations_per_lane(machine.group_bits << fields["slot_index"])
-    passes = fields["tiles"] * fields["passes"]
+    planes_fed = fields["passes"]
+    if machine.datapath == "dsp":
+        slot_bits = machine.group_bits << fields["slot_index"]
+        planes_fed = fields["first_digit_planes"] + slot_bits * (fields["passes"] - 1)
     return Traffic(
         weight_bits=fields["tiles"] * words_read * machine.weight_word_bits,
         staged_bits=fields["tiles"] * tile_bits * planes,
-        array_weight_bits=passes * strips * units_fed * unit_rows * machine.weight_port_bits,
-        activation_bits_read=passes * pixels * window_units * machine.unit_bits,
+        array_weight_bits=fields["tiles"] * planes_fed * strips * units_fed * unit_rows * machine.weight_port_bits,
+        activation_bits_read=fields["tiles"] * fields["passes"] * pixels * window_units * machine.unit_bits,
         activation_bits_written=written if fields["makes_code"] else 0,
         skip_bits_read=skip_bits if fields["adds"] else 0,
         skip_bits_written=skip_bits if fields["makes_skip"] else 0,

@@ -1,8 +1,9 @@
-"""Which machine to build: exact cycles of many machines, and models of area and clock fitted to placed ones.
+"""Which machine to build: exact cycles of many machines, and models of area and clock fitted to measured ones.
 
-Cycles come from ``estimate``, which needs no fitting. Cells and clock come from place-and-route where a machine was
-placed, and elsewhere from linear models with coefficients of at least 0, fitted to the relative errors of the placed
-machines. Each model tells its error: what it says of every placed machine when that one is left out of the fit.
+Cycles come from ``estimate``, which needs no fitting. Cells are those that nextpnr packed, and the clock that which it
+reached after placing and routing, where a machine was measured; elsewhere linear models with coefficients of at least
+0 tell, fitted to the relative errors of the measured machines. Each model tells its error: what it says of every
+measured machine when that one is left out of the fit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ REQUANTIZERS = (2, 4, 8)
 STRIP_PIXELS = (64, 128, 256)
 
 PLACEMENTS = Path(__file__).with_name("placements_ecp5.json")
-"""Machines that were placed and routed: what the models are fitted to, unless there are more."""
+"""Machines that were measured: what the models are fitted to, unless there are more."""
 
 USABLE_SHARE = 0.85
 """Logic cells of a device that a design may take: fuller ones take the router long, or do not route."""
@@ -64,7 +65,8 @@ DEVICES: dict[str, Device] = {
 class Area:
     """What a machine takes of a device, and the clock that it reaches.
 
-    ``placed`` says whether place-and-route told, or the models.
+    ``source`` says who told: ``placed`` (placed and routed), ``packed`` (cells as packed, the clock of the model) or
+    ``model``.
     """
 
     comb: int
@@ -72,7 +74,12 @@ class Area:
     block_ram: int
     dsp: int
     fmax_mhz: float
-    placed: bool
+    source: str = "model"
+
+    @property
+    def placed(self) -> bool:
+        """Whether the machine was placed and routed."""
+        return self.source == "placed"
 
     def share(self, device: Device) -> float:
         """Return the share that is taken of the logic: of usable cells, or of multipliers, whichever is more."""
@@ -83,6 +90,17 @@ class Area:
     def fits(self, device: Device, share: float = 1.0) -> bool:
         """Return whether a machine fits a share of the logic of a device, and all of its block RAMs."""
         return self.share(device) <= share and self.block_ram <= device.block_ram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Cells of one machine as packed, and the slowest clock of its placements, None if it was never placed."""
+
+    comb: int
+    ff: int
+    block_ram: int
+    dsp: int
+    fmax_mhz: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +207,6 @@ def _features(machine: Machine) -> dict[str, float]:
         "lane and column, planes": 0 if dsp else size,
         "lane and column, dsp": size if dsp else 0,
         "doubling of the array": math.log2(size),
-        "machine, dsp": dsp,
     }
 
 
@@ -197,7 +214,7 @@ TERMS: dict[str, tuple[str, ...]] = {
     "comb": ("machine", "lane", "column", "requantizer", "lane and column, planes", "lane and column, dsp"),
     "ff": ("machine", "lane", "column", "requantizer", "lane and column, planes", "lane and column, dsp"),
     "dsp": ("requantizer", "lane and column, dsp"),
-    "period_ns": ("machine", "doubling of the array", "machine, dsp"),
+    "period_ns": ("machine", "doubling of the array"),
 }
 """Quantity -> the features that its model has a coefficient for."""
 
@@ -213,12 +230,18 @@ class Fit:
     coefficients : mapping of str to float
         Feature -> what each unit of it adds.
     errors : tuple of float
-        For each placed machine, what the model fitted to all others says of it, divided by what was placed, less 1.
+        For each measured machine, what the model fitted to all others says of it, divided by the measure, less 1.
+    measured : tuple of float
+        What was measured of them.
+    machines : tuple of Machine
+        They themselves.
     """
 
     quantity: str
     coefficients: Mapping[str, float]
     errors: tuple[float, ...]
+    measured: tuple[float, ...]
+    machines: tuple[Machine, ...]
 
     def predict(self, machine: Machine) -> float:
         """Return the quantity of a machine."""
@@ -238,51 +261,49 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class AreaModel:
-    """Area and clock of any machine, from those that were placed.
+    """Area and clock of any machine, from those that were measured.
 
     Parameters
     ----------
-    placements : mapping of Machine to Area
+    measured : mapping of Machine to Measured
     fits : mapping of str to Fit
         One for each of ``TERMS``.
     block_rams : callable of Machine to int
         Exact count of block RAMs.
     """
 
-    placements: Mapping[Machine, Area]
+    measured: Mapping[Machine, Measured]
     fits: Mapping[str, Fit]
     block_rams: Callable[[Machine], int]
 
     def area(self, machine: Machine) -> Area:
-        """Return the area of a machine: as placed if it was, else what the models say."""
-        if machine in self.placements:
-            return self.placements[machine]
-        found = {name: fit.predict(machine) for name, fit in self.fits.items()}
-        return Area(
-            comb=round(found["comb"]),
-            ff=round(found["ff"]),
-            block_ram=self.block_rams(machine),
-            dsp=round(found["dsp"]),
-            fmax_mhz=round(1000 / found["period_ns"], 2),
-            placed=False,
-        )
+        """Return the area of a machine: as measured if it was, else what the models say."""
+        model_mhz = round(1000 / self.fits["period_ns"].predict(machine), 2)
+        if machine in self.measured:
+            known = self.measured[machine]
+            cells: dict[str, Any] = {name: getattr(known, name) for name in ("comb", "ff", "block_ram", "dsp")}
+            if known.fmax_mhz is None:
+                return Area(**cells, fmax_mhz=model_mhz, source="packed")
+            return Area(**cells, fmax_mhz=known.fmax_mhz, source="placed")
+        found: dict[str, Any] = {name: round(self.fits[name].predict(machine)) for name in ("comb", "ff", "dsp")}
+        return Area(**found, block_ram=self.block_rams(machine), fmax_mhz=model_mhz)
 
 
-def placements_of(rows: Iterable[Mapping[str, Any]]) -> dict[Machine, Area]:
-    """Return the placed machines of JSON rows ``{"machine", "comb", "ff", "block_ram", "dsp", "fmax_mhz"}``.
+def measured_of(rows: Iterable[Mapping[str, Any]]) -> dict[Machine, Measured]:
+    """Return the machines of JSON rows ``{"machine", "comb", "ff", "block_ram", "dsp", "fmax_mhz"}``.
 
-    A machine that was placed several times (other seeds) has its slowest clock and its most cells.
+    A machine that was measured several times (other seeds) has its slowest clock and its most cells.
     """
-    found: dict[Machine, Area] = {}
+    found: dict[Machine, Measured] = {}
     for row in rows:
         machine = Machine.from_json(row["machine"])
+        clocks = [] if row["fmax_mhz"] is None else [float(row["fmax_mhz"])]
         counts = {name: int(row[name]) for name in ("comb", "ff", "block_ram", "dsp")}
-        area = Area(**counts, fmax_mhz=float(row["fmax_mhz"]), placed=True)
         if machine in found:
             known = found[machine]
             counts = {name: max(count, getattr(known, name)) for name, count in counts.items()}
-            area = Area(**counts, fmax_mhz=min(area.fmax_mhz, known.fmax_mhz), placed=True)
-        found[machine] = area
+            clocks += [] if known.fmax_mhz is None else [known.fmax_mhz]
+        found[machine] = Measured(**counts, fmax_mhz=min(clocks, default=None))
     return found
 
 
@@ -292,35 +313,48 @@ def load_model(block_rams: Callable[[Machine], int], files: Iterable[Path] = ())
     for path in (PLACEMENTS, *files):
         found = json.loads(path.read_text())
         rows += found["rows"] if "rows" in found else [found]
-    return fit_models(placements_of(rows), block_rams)
+    return fit_models(measured_of(rows), block_rams)
 
 
-def fit_models(placements: Mapping[Machine, Area], block_rams: Callable[[Machine], int]) -> AreaModel:
-    """Return the models fitted to placed machines.
+def fit_models(measured: Mapping[Machine, Measured], block_rams: Callable[[Machine], int]) -> AreaModel:
+    """Return the models fitted to measured machines.
 
     Raises
     ------
     ValueError
-        If there are fewer than four of them.
+        If there are fewer than four of them, or fewer than three that were placed and routed.
     """
-    if len(placements) < 4:
-        raise ValueError(f"models of area need at least 4 placed machines, not {len(placements)}")
-    machines = list(placements)
+    placed = [machine for machine, known in measured.items() if known.fmax_mhz is not None]
+    if len(measured) < 4 or len(placed) < 3:
+        raise ValueError(
+            f"models of area need at least 4 measured machines, 3 of them placed and routed, "
+            f"not {len(measured)} and {len(placed)}"
+        )
     fits = {}
     for quantity, terms in TERMS.items():
+        machines = placed if quantity == "period_ns" else list(measured)
         rows = np.array([[_features(machine)[term] for term in terms] for machine in machines], np.float64)
-        wanted = np.array([_quantity(placements[machine], quantity) for machine in machines], np.float64)
+        wanted = np.array([quantity_of(measured[machine], quantity) for machine in machines], np.float64)
         errors = []
         for index in range(len(machines)):
             others = np.arange(len(machines)) != index
             errors.append(float(rows[index] @ _fit(rows[others], wanted[others]) / wanted[index] - 1))
-        coefficients = dict(zip(terms, map(float, _fit(rows, wanted)), strict=True))
-        fits[quantity] = Fit(quantity=quantity, coefficients=coefficients, errors=tuple(errors))
-    return AreaModel(placements=dict(placements), fits=fits, block_rams=block_rams)
+        fits[quantity] = Fit(
+            quantity=quantity,
+            coefficients=dict(zip(terms, map(float, _fit(rows, wanted)), strict=True)),
+            errors=tuple(errors),
+            measured=tuple(map(float, wanted)),
+            machines=tuple(machines),
+        )
+    return AreaModel(measured=dict(measured), fits=fits, block_rams=block_rams)
 
 
-def _quantity(area: Area, quantity: str) -> float:
-    return 1000 / area.fmax_mhz if quantity == "period_ns" else max(1.0, getattr(area, quantity))
+def quantity_of(known: Measured, quantity: str) -> float:
+    """Return one of ``TERMS`` of a measured machine."""
+    if quantity == "period_ns":
+        assert known.fmax_mhz is not None
+        return 1000 / known.fmax_mhz
+    return max(1.0, float(getattr(known, quantity)))
 
 
 def _fit(rows: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -119,28 +119,25 @@ def draw_budgets(
 
 
 def model_figure(model: AreaModel) -> Figure:
-    """Return what the models say of each placed machine, left out of the fit, against what was placed."""
+    """Return what the models say of each measured machine, left out of the fit, against the measure."""
     figure = new_figure(11, 3.4)
     titles = {"comb": "logic cells", "ff": "registers", "period_ns": "clock period, ns"}
-    machines = list(model.placements)
     for axes, (quantity, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         fit = model.fits[quantity]
-        placed = np.array([_placed(model, machine, quantity) for machine in machines])
-        said = placed * (1 + np.array(fit.errors))
-        ends = 0.8 * min(placed.min(), said.min()), 1.2 * max(placed.max(), said.max())
+        measured = np.array(fit.measured)
+        said = measured * (1 + np.array(fit.errors))
+        ends = 0.8 * min(measured.min(), said.min()), 1.2 * max(measured.max(), said.max())
         axes.plot(ends, ends, color=FAINT, linewidth=1)
         for datapath, style in STYLES.items():
-            chosen = np.array([machine.datapath == datapath for machine in machines])
-            axes.scatter(placed[chosen], said[chosen], s=26, color=style["color"], marker=style["marker"],
-                         label=style["told"])  # fmt: skip
+            chosen = np.array([machine.datapath == datapath for machine in fit.machines])
+            axes.scatter(
+                measured[chosen], said[chosen], s=26, color=style["color"], marker=style["marker"], label=style["told"]
+            )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter("")
         told = f"{title}: {100 * fit.mean_error:.0f} % off, {100 * fit.largest_error:.0f} % at most"
-        label(axes, told, "placed and routed", "said by the model without it")
+        label(axes, told, "measured", "the model without it")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
-
-
-def _placed(model: AreaModel, machine: Any, quantity: str) -> float:
-    area = model.placements[machine]
-    return 1000 / area.fmax_mhz if quantity == "period_ns" else float(getattr(area, quantity))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_ideal_cycles_follow_the_widths_of_each_layer(weight_bits: int, activati
     assert estimate.ideal_cycles(network, machine, assignment, "stem") == 4 * 9 * 16 / 16
 
 
-def _machine(widths: WidthSet, **options: int) -> Machine:
+def _machine(widths: WidthSet, **options: Any) -> Machine:
     return Machine(weight_widths=widths, activation_widths=widths, lanes=16, columns=8, **options)
 
 
@@ -174,6 +175,19 @@ def test_traffic_of_a_layer_counted_by_hand(bits: int) -> None:
     assert layer.bound == "array"
     assert layer.macs == 4 * 4 * 9 * 16 and layer.peak_macs_per_cycle == 16 * 8 * per_lane / bits
     assert layer.utilization == layer.ideal_cycles / layer.cycles
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_dsp_datapath_takes_as_many_planes_in_fewer_passes(bits: int) -> None:
+    network = chain(WidthSet((8, 4)), 1)
+    assignment = uniform_assignment(network, bits)
+    planes, dsp = (
+        estimate.estimate(network, _machine(WidthSet((8, 4)), datapath=path), assignment).layers[1]
+        for path in ("planes", "dsp")
+    )
+    assert dsp.traffic.activation_bits_read * bits == planes.traffic.activation_bits_read
+    assert dsp.traffic.array_weight_bits == planes.traffic.array_weight_bits
+    assert dsp.traffic.weight_bits == planes.traffic.weight_bits
 
 
 def test_time_follows_the_clock() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hwsim import exploration
 from hwsim.assignments import uniform_assignments
 from hwsim.estimate import estimate
-from hwsim.exploration import DEVICES, Area, Point
+from hwsim.exploration import DEVICES, Area, Measured, Point
 from hwsim.exploration_figures import exploration_figure, model_figure
 from hwsim.figures import save
 from hwsim.machine import Machine
@@ -25,17 +25,16 @@ def machine(lanes: int, columns: int, datapath: str = "planes", requantizers: in
     return Machine.sized(WIDTHS, WIDTHS, lanes, columns, datapath=datapath, requantizers=requantizers)
 
 
-def area(one: Machine) -> Area:
+def area(one: Machine) -> Measured:
     """An area that is linear in the features, as made up here."""
     size = one.lanes * one.columns
     dsp = one.datapath == "dsp"
-    return Area(
+    return Measured(
         comb=1500 + 20 * one.lanes + 30 * one.columns + 400 * one.requantizers + (5 if dsp else 16) * size,
         ff=1000 + 10 * one.lanes + 20 * one.columns + 300 * one.requantizers + (7 if dsp else 24) * size,
         block_ram=30,
         dsp=4 * one.requantizers + (size if dsp else 0),
-        fmax_mhz=1000 / (4 + 0.25 * (size.bit_length() - 1) + 0.5 * dsp),
-        placed=True,
+        fmax_mhz=1000 / (4 + 0.25 * (size.bit_length() - 1)),
     )
 
 
@@ -59,18 +58,28 @@ def test_the_models_find_what_the_areas_were_made_of() -> None:
         assert len(fit.errors) == len(PLACED)
     other = machine(32, 8, "dsp", 4)
     found, wanted = fitted.area(other), area(other)
-    assert not found.placed and found.block_ram == 32
+    assert found.source == "model" and not found.placed and found.block_ram == 32
     for quantity in ("comb", "ff", "dsp", "fmax_mhz"):
         assert getattr(found, quantity) == pytest.approx(getattr(wanted, quantity), rel=2e-3)
     known = next(iter(PLACED))
-    assert fitted.area(known) is PLACED[known]
+    assert fitted.area(known) == Area(**vars(PLACED[known]), source="placed")
+
+
+def test_a_packed_machine_has_its_cells_and_the_clock_of_the_model() -> None:
+    known, *_ = PLACED
+    measured = {**PLACED, known: replace(PLACED[known], comb=1, fmax_mhz=None)}
+    fitted = exploration.fit_models(measured, lambda one: 0)
+    found = fitted.area(known)
+    assert found.source == "packed" and not found.placed and found.comb == 1
+    assert found.fmax_mhz == pytest.approx(PLACED[known].fmax_mhz or 0, rel=1e-3)
+    assert len(fitted.fits["period_ns"].errors) == len(PLACED) - 1
 
 
 def test_an_error_is_what_the_others_say_of_a_machine() -> None:
     odd = next(iter(PLACED))
     changed = {
         **PLACED,
-        odd: exploration.placements_of([{**vars(PLACED[odd]), "comb": 100_000, "machine": odd.to_json()}])[odd],
+        odd: exploration.measured_of([{**vars(PLACED[odd]), "comb": 100_000, "machine": odd.to_json()}])[odd],
     }
     fit = exploration.fit_models(changed, lambda one: 0).fits["comb"]
     others = exploration.fit_models({one: found for one, found in PLACED.items() if one != odd}, lambda one: 0)
@@ -79,25 +88,26 @@ def test_an_error_is_what_the_others_say_of_a_machine() -> None:
 
 
 def test_coefficients_are_never_negative() -> None:
-    shrinking = {one: Area(**{**vars(found), "ff": 50_000 - found.ff}) for one, found in PLACED.items()}
+    shrinking = {one: replace(found, ff=50_000 - found.ff) for one, found in PLACED.items()}
     fit = exploration.fit_models(shrinking, lambda one: 0).fits["ff"]
     assert min(fit.coefficients.values()) >= 0 < fit.coefficients["machine"]
 
 
 def test_few_placements_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 4 placed machines, not 3"):
+    with pytest.raises(ValueError, match="at least 4 measured machines, 3 of them placed and routed, not 3 and 3"):
         exploration.fit_models(dict(itertools.islice(PLACED.items(), 3)), lambda one: 0)
 
 
 def test_a_machine_placed_twice_has_the_worst_of_both() -> None:
     one = machine(8, 4)
     row = {"machine": one.to_json(), "comb": 10, "ff": 40, "block_ram": 3, "dsp": 2, "fmax_mhz": 100.0}
-    (found,) = exploration.placements_of([row, row | {"comb": 12, "ff": 39, "fmax_mhz": 90.0}]).values()
-    assert found == Area(comb=12, ff=40, block_ram=3, dsp=2, fmax_mhz=90.0, placed=True)
+    again = [row | {"comb": 12, "ff": 39, "fmax_mhz": 90.0}, row | {"fmax_mhz": None}]
+    (found,) = exploration.measured_of([row, *again]).values()
+    assert found == Measured(comb=12, ff=40, block_ram=3, dsp=2, fmax_mhz=90.0)
 
 
 def point(comb: int, interval: int, *, dsp: int = 0, datapath: str = "planes") -> Point:
-    found = Area(comb=comb, ff=0, block_ram=0, dsp=dsp, fmax_mhz=100.0, placed=False)
+    found = Area(comb=comb, ff=0, block_ram=0, dsp=dsp, fmax_mhz=100.0)
     return Point(
         machine=machine(8, 4, datapath),
         area=found,
