@@ -322,12 +322,12 @@ def fit_models(measured: Mapping[Machine, Measured], block_rams: Callable[[Machi
     Raises
     ------
     ValueError
-        If there are fewer than four of them, or fewer than three that were placed and routed.
+        If there are fewer than three of them, or fewer than two that were placed and routed.
     """
     placed = [machine for machine, known in measured.items() if known.fmax_mhz is not None]
-    if len(measured) < 4 or len(placed) < 3:
+    if len(measured) < 3 or len(placed) < 2:
         raise ValueError(
-            f"models of area need at least 4 measured machines, 3 of them placed and routed, "
+            f"models of area need at least 3 measured machines, 2 of them placed and routed, "
             f"not {len(measured)} and {len(placed)}"
         )
     fits = {}
