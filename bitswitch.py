@@ -1008,10 +1008,12 @@ def _explore(options: argparse.Namespace) -> Result:
         points, model = _explored(options, network, assignments)
         chosen = exploration.propose(points, device, share=share)
     for quantity, fit in model.fits.items():
-        print(
-            f"model of {quantity}: {100 * fit.mean_error:.1f} % off, {100 * fit.largest_error:.1f} % at most, on "
-            f"{len(fit.errors)} measured machines, each left out of its fit"
+        told = (
+            f"{100 * fit.mean_error:.1f} % off, {100 * fit.largest_error:.1f} % at most"
+            if fit.errors
+            else "error unknown"
         )
+        print(f"model of {quantity}: {told}, on {len(fit.machines)} measured machines, each left out of its fit")
     rows = []
     for assignment in assignments:
         best = exploration.front(points, assignment.name, device)

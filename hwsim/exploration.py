@@ -230,7 +230,8 @@ class Fit:
     coefficients : mapping of str to float
         Feature -> what each unit of it adds.
     errors : tuple of float
-        For each measured machine, what the model fitted to all others says of it, divided by the measure, less 1.
+        For each measured machine, what the model fitted to all others says of it, divided by the measure, less 1;
+        empty if there is but one.
     measured : tuple of float
         What was measured of them.
     machines : tuple of Machine
@@ -250,13 +251,13 @@ class Fit:
 
     @property
     def mean_error(self) -> float:
-        """Mean size of the errors."""
-        return sum(map(abs, self.errors)) / len(self.errors)
+        """Mean size of the errors; not a number if only one machine was measured."""
+        return sum(map(abs, self.errors)) / len(self.errors) if self.errors else math.nan
 
     @property
     def largest_error(self) -> float:
-        """Largest size of an error."""
-        return max(map(abs, self.errors))
+        """Largest size of an error; not a number if only one machine was measured."""
+        return max(map(abs, self.errors), default=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,12 +323,12 @@ def fit_models(measured: Mapping[Machine, Measured], block_rams: Callable[[Machi
     Raises
     ------
     ValueError
-        If there are fewer than three of them, or fewer than two that were placed and routed.
+        If there are fewer than three of them, or none that was placed and routed.
     """
     placed = [machine for machine, known in measured.items() if known.fmax_mhz is not None]
-    if len(measured) < 3 or len(placed) < 2:
+    if len(measured) < 3 or not placed:
         raise ValueError(
-            f"models of area need at least 3 measured machines, 2 of them placed and routed, "
+            f"models of area need at least 3 measured machines, 1 of them placed and routed, "
             f"not {len(measured)} and {len(placed)}"
         )
     fits = {}
@@ -336,7 +337,7 @@ def fit_models(measured: Mapping[Machine, Measured], block_rams: Callable[[Machi
         rows = np.array([[_features(machine)[term] for term in terms] for machine in machines], np.float64)
         wanted = np.array([quantity_of(measured[machine], quantity) for machine in machines], np.float64)
         errors = []
-        for index in range(len(machines)):
+        for index in range(len(machines) if len(machines) > 1 else 0):
             others = np.arange(len(machines)) != index
             errors.append(float(rows[index] @ _fit(rows[others], wanted[others]) / wanted[index] - 1))
         fits[quantity] = Fit(

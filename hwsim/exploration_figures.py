@@ -54,7 +54,7 @@ def draw_front(axes: Axes, points: Sequence[Point], assignment: str, device: Dev
         best = front(kept, assignment, device)
         axes.step(
             [100 * point.area.share(device) for point in best], [point.images_per_s(assignment) for point in best],
-            where="post", color=style["color"], linewidth=1.4, label=style["told"],
+            where="post", color=style["color"], linewidth=1.4, marker=style["marker"], markersize=3.5, label=style["told"],
         )  # fmt: skip
     placed = [point for point in points if point.area.placed]
     if placed:
@@ -120,12 +120,14 @@ def draw_budgets(
 
 def model_figure(model: AreaModel) -> Figure:
     """Return what the models say of each measured machine, left out of the fit, against the measure."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure = new_figure(11, 3.4)
     titles = {"comb": "logic cells", "ff": "registers", "period_ns": "clock period, ns"}
     for axes, (quantity, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
         fit = model.fits[quantity]
         measured = np.array(fit.measured)
-        said = measured * (1 + np.array(fit.errors))
+        said = measured * (1 + np.array(fit.errors)) if fit.errors else measured
         ends = 0.8 * min(measured.min(), said.min()), 1.2 * max(measured.max(), said.max())
         axes.plot(ends, ends, color=FAINT, linewidth=1)
         for datapath, style in STYLES.items():
@@ -136,8 +138,14 @@ def model_figure(model: AreaModel) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter("")
-        told = f"{title}: {100 * fit.mean_error:.0f} % off, {100 * fit.largest_error:.0f} % at most"
-        label(axes, told, "measured", "the model without it")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+        told = (
+            f"{100 * fit.mean_error:.0f} % off, {100 * fit.largest_error:.0f} % at most"
+            if fit.errors
+            else "one machine"
+        )
+        label(axes, f"{title}: {told}", "measured", "the model without it")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -93,8 +94,17 @@ def test_coefficients_are_never_negative() -> None:
     assert min(fit.coefficients.values()) >= 0 < fit.coefficients["machine"]
 
 
+def test_the_error_of_one_clock_is_not_known() -> None:
+    known, *others = PLACED
+    measured = {**{one: replace(PLACED[one], fmax_mhz=None) for one in others}, known: PLACED[known]}
+    fitted = exploration.fit_models(measured, lambda one: 0)
+    fit = fitted.fits["period_ns"]
+    assert fit.errors == () and math.isnan(fit.mean_error) and math.isnan(fit.largest_error)
+    assert fitted.area(others[0]).fmax_mhz > 0
+
+
 def test_few_placements_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 3 measured machines, 2 of them placed and routed, not 2 and 2"):
+    with pytest.raises(ValueError, match="at least 3 measured machines, 1 of them placed and routed, not 2 and 2"):
         exploration.fit_models(dict(itertools.islice(PLACED.items(), 2)), lambda one: 0)
 
 
