@@ -54,7 +54,8 @@ def draw_front(axes: Axes, points: Sequence[Point], assignment: str, device: Dev
         best = front(kept, assignment, device)
         axes.step(
             [100 * point.area.share(device) for point in best], [point.images_per_s(assignment) for point in best],
-            where="post", color=style["color"], linewidth=1.4, marker=style["marker"], markersize=3.5, label=style["told"],
+            where="post", color=style["color"], linewidth=1.4, marker=style["marker"], markersize=3.5,
+            label=style["told"],
         )  # fmt: skip
     placed = [point for point in points if point.area.placed]
     if placed:
