@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 
 from rtl.leaves.memory_stack import MemoryStack, Segment, members, segments_of
 
-DEPTH_MIN = 64
-"""Shallower memories are left to the synthesizer, which puts them into distributed RAM."""
+DEPTH_MIN = 33
+"""Shallower memories are left to the synthesizer: yosys puts them into distributed RAM, and deeper ones here."""
 
 BYTE_BITS = 9
 """Bits that share a write enable in the widest shapes."""
