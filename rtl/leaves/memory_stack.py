@@ -50,8 +50,8 @@ def segments_of(sizes: Iterable[int]) -> tuple[Segment, ...]:
 class MemoryStack(wiring.Component):
     """The two-cycle memory, as a stack of two-cycle memories.
 
-    Writes and reads reach the segment that holds the word; the others stay as they are and show what they last read.
-    Which segment is read travels with the read for both cycles and lets that segment's word through.
+    A write reaches the segment that holds the word, a read all of them, so that nothing but wires is ahead of a large
+    memory's blocks; which segment is meant travels with the read for both cycles and lets that segment's word through.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class MemoryStack(wiring.Component):
                 part.write_data.eq(self.write_data),
                 part.write_enable.eq(self.write_enable & written),
                 part.read_address.eq(self.read_address),
-                part.read_enable.eq(self.read_enable & segment.holds(self.read_address)),
+                part.read_enable.eq(self.read_enable),
             ]
             words.append(part.read_data & shown[index].replicate(len(self.read_data)))
         m.d.comb += self.read_data.eq(functools.reduce(or_, words))
