@@ -85,11 +85,12 @@ class WeightLoader(wiring.Component):
         tile_address = Signal(range(machine.weight_words))
         half = Signal()
         reading = Signal()
-        period = Signal(4)
         planes_applied = Signal(4)
+        # What the counters of a layer end at, kept so that nothing is worked out behind them.
+        last_of_period, last_plane, last_position = Signal(4), Signal(4), Signal(4)
+        last_row = Signal.like(row)
         m.d.comb += [
             planes_applied.eq(Mux(entry.target_bits == 1, 2, entry.target_bits)),
-            period.eq(Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)),
             self.tiles_address.eq(slot),
             reading.eq(0),
         ]
@@ -113,7 +114,14 @@ class WeightLoader(wiring.Component):
                     m.d.sync += entry.eq(self.tiles_data)
                     m.next = "BEGIN LAYER"
             with m.State("BEGIN LAYER"):
-                m.d.sync += [tile.eq(0), tile_address.eq(entry.weight_start)]
+                m.d.sync += [
+                    tile.eq(0),
+                    tile_address.eq(entry.weight_start),
+                    last_of_period.eq(Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read) - 1),
+                    last_plane.eq(entry.planes_read - 1),
+                    last_position.eq(planes_applied - 1),
+                    last_row.eq(entry.tile_rows - 1),
+                ]
                 m.next = "WAIT HALF"
                 with m.If(~entry.has_weights):
                     m.next = "END LAYER"
@@ -123,16 +131,16 @@ class WeightLoader(wiring.Component):
                     m.d.sync += [row.eq(0), row_of_bundle.eq(0), plane.eq(0), row_address.eq(tile_address)]
                     m.next = "READ"
             with m.State("READ"):
-                m.d.comb += reading.eq(plane < entry.planes_read)
+                m.d.comb += reading.eq(plane <= last_plane)
                 m.d.sync += plane.eq(plane + 1)
-                with m.If(plane == period - 1):
+                with m.If(plane == last_of_period):
                     m.d.sync += [
                         plane.eq(0),
                         row.eq(row + 1),
                         row_of_bundle.eq(Mux(is_ninth, 0, row_of_bundle + 1)),
                         row_address.eq(next_row_address),
                     ]
-                    with m.If(row == entry.tile_rows - 1):
+                    with m.If(row == last_row):
                         m.d.sync += tile_address.eq(next_row_address)
                         m.next = "FINISH TILE"
             with m.State("FINISH TILE"):
@@ -154,7 +162,7 @@ class WeightLoader(wiring.Component):
             for value, name in (
                 (reading, "arrives"),
                 (plane == 0, "first"),
-                (plane == entry.planes_read - 1, "last"),
+                (plane == last_plane, "last"),
             )
         )
         arrived_row = arrived[: machine.weight_port_bits]
@@ -172,20 +180,22 @@ class WeightLoader(wiring.Component):
 
         # The switch emits the bottom plane first; a plane of a tile takes `tile_rows` words.
         plane_address = Signal(machine.staging_address_bits + 1)
-        half_start = Mux(half, machine.staging_words, 0)
-        first_out = switch.o_position == planes_applied - 1
+        row_start = Signal(machine.staging_address_bits + 1)
+        first_out = switch.o_position == last_position
         address = Signal(machine.staging_address_bits + 1)
         m.d.comb += [
-            address.eq(Mux(first_out, entry.staging_start + rows_out, plane_address)),
-            self.staging_address.eq(address + half_start),
+            address.eq(Mux(first_out, row_start, plane_address)),
+            self.staging_address.eq(address),
             self.staging_data.eq(switch.o_plane),
             self.staging_write.eq(switch.o_valid),
         ]
+        with m.If(takes_half):
+            m.d.sync += row_start.eq(entry.staging_start + Mux(half, machine.staging_words, 0))
         with m.If(switch.o_valid):
             m.d.sync += plane_address.eq(address - entry.tile_rows)
             with m.If(switch.o_position == 0):
-                m.d.sync += rows_out.eq(rows_out + 1)
-                with m.If(rows_out == entry.tile_rows - 1):
+                m.d.sync += [rows_out.eq(rows_out + 1), row_start.eq(row_start + 1)]
+                with m.If(rows_out == last_row):
                     m.d.sync += rows_out.eq(0)
                     m.d.comb += finishes_tile.eq(1)
         return m

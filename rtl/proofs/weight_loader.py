@@ -34,11 +34,30 @@ def valid_entry(entry):
     )
 
 
+def row_cycles(entry):
+    """Return the cycles that a row takes."""
+    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    return Mux(passes > entry.planes_read, passes, entry.planes_read)
+
+
+def check_last_ones(bench, entry):
+    """State that what the counters end at is the entry's, once it is kept."""
+    kept = ~bench.in_state("dut", "IDLE", "FETCH", "BEGIN LAYER")
+    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    for name, count in (
+        ("last_of_period", row_cycles(entry)),
+        ("last_plane", entry.planes_read),
+        ("last_position", passes),
+        ("last_row", entry.tile_rows),
+    ):
+        bench.implies(kept, bench.internal(f"dut.{name}") + 1 == count, name)
+
+
 def keeps_halves(component):
     """The entries are any that a program may have; the array releases what is ready; the switch keeps its promise."""
     bench = Bench(component(SMALL))
     m, dut = bench.m, bench.component
-    used, ready, row, plane, rows_out, period, reading, finishes = (
+    used, ready, row, plane, rows_out, reading, finishes = (
         bench.internal(f"dut.{name}")
         for name in (
             "used",
@@ -46,12 +65,12 @@ def keeps_halves(component):
             "row",
             "plane",
             "rows_out",
-            "period",
             "reading",
             "finishes_tile",
         )
     )
     entry = bench.view("dut.entry")
+    period = row_cycles(entry)
     bench.assume(~dut.tile_release | dut.tile_ready)
     bench.assume(valid_entry(dut.tiles_data))
 
@@ -71,6 +90,7 @@ def keeps_halves(component):
     loads = bench.in_state("dut", "READ", "FINISH TILE")
     settled = ~bench.in_state("dut", "IDLE", "FETCH")
     bench.implies(settled, valid_entry(entry), "entry")
+    check_last_ones(bench, entry)
     bench.check(used == ready + loads, "a half is used by the tile that is loaded, the others are ready")
     bench.check(used <= 2, "no more halves used than there are")
     bench.implies(dut.tile_release, used != 0, "none released that is not used")
@@ -100,10 +120,12 @@ def keeps_halves(component):
     # Plane p of row r lies p tile_rows before the last plane's word r: in the half that is being filled.
     bench.check((rows_out < entry.tile_rows) | ~loads, "rows out")
     planes_before = (passes - 1 - next_position)[:3]
-    address = entry.staging_start + rows_out - planes_before * entry.tile_rows
+    half = Mux(bench.internal("dut.half"), SMALL.staging_words, 0)
+    row_start = half + entry.staging_start + rows_out
+    bench.implies(loads, bench.internal("dut.row_start") == row_start, "row start")
+    address = row_start - planes_before * entry.tile_rows
     bench.implies(between, bench.internal("dut.plane_address") == address, "plane address")
     bench.implies(between, next_position < passes - 1, "position")
-    half = Mux(bench.internal("dut.half"), SMALL.staging_words, 0)
     in_half = (dut.staging_address >= half) & (dut.staging_address < half + SMALL.staging_words)
     bench.implies(dut.staging_write, loads & in_half, "written where the tile belongs")
     return bench
@@ -129,7 +151,8 @@ def ninth_rows(component):
     )
     bench.check(row_of_bundle < BUNDLE_ROWS, "row of a bundle")
     bench.implies(~bench.in_state("dut", "IDLE", "FETCH"), valid_entry(entry), "entry")
-    bench.implies(bench.in_state("dut", "READ"), plane < bench.internal("dut.period"), "plane")
+    bench.implies(bench.in_state("dut", "READ"), plane < row_cycles(entry), "plane")
+    check_last_ones(bench, entry)
     hit = Signal(reset_less=True)
     with bench.m.If(reading & (row_of_bundle == any_row) & (plane == any_plane)):
         bench.m.d.sync += hit.eq((row_address + plane)[: len(address)] == address)
@@ -153,7 +176,7 @@ def ninth_rows(component):
     ninth = row_then == BUNDLE_ROWS - 1
     bench.implies(due_now & ninth, given.word_select(any_row, spare) == word[port:], "an eighth of the ninth row")
 
-    ends = bench.past_reset(bench.in_state("dut", "READ") & (plane == bench.internal("dut.period") - 1), 1)
+    ends = bench.past_reset(bench.in_state("dut", "READ") & (plane == row_cycles(entry) - 1), 1)
     is_ninth = bench.past(row_of_bundle == BUNDLE_ROWS - 1)
     step = Mux(is_ninth, 0, bench.past(entry.planes_stored))
     next_address = (bench.past(row_address) + step)[: len(address)]
@@ -175,7 +198,7 @@ PROOFS = (
         mutants=(
             Mutant("used.eq(used + takes_half", "used.eq(used + finishes_tile"),
             Mutant("ready.eq(ready + finishes_tile", "ready.eq(ready + takes_half"),
-            Mutant("rows_out == entry.tile_rows - 1", "rows_out == entry.tile_rows - 2"),
+            Mutant("rows_out == last_row", "rows_out == last_row - 1"),
             Mutant("plane_address.eq(address - entry.tile_rows)", "plane_address.eq(address - entry.tile_rows - 1)"),
             Mutant("Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read)", "entry.planes_read"),
         ),
