@@ -115,6 +115,7 @@ def draw_budgets(
                 axes.annotate(name, (latency, accuracy), xytext=(-4, 4), textcoords="offset points", fontsize=8,
                               color=colour, ha="right")  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     label(axes, "what a latency buys", "latency of one image, us", "test accuracy, %")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
 

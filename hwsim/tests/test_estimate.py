@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hwsim import estimate, spec
-from hwsim.assignments import standard_assignments, uniform_assignments
+from hwsim.assignments import select_assignments, standard_assignments, uniform_assignments
 from hwsim.machine import Machine
 from hwsim.network import Assignment, BatchNorm, Conv2d, Linear, Network, OutputScales, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine
-from hwsim.random_network import SMALL, random_network
+from hwsim.random_network import SMALL, random_network, resnet20
 from hwsim.timing import image_load_cycles, image_timing
 
 
@@ -210,3 +212,16 @@ def test_ways_of_keeping_count_tables_everywhere_and_parameters_with_float_weigh
     assert once.total_bits == stored.stored_once_bits + tables
     assert apart.total_bits == stored.model_per_width_bits + tables
     assert real.total_bits == stored.float_bits + stored.parameter_bits + tables
+
+
+def test_cycles_of_resnet20_are_those_counted_in_verilog() -> None:
+    measured = json.loads((Path(__file__).resolve().parents[2] / "benchmarks" / "utilization.json").read_text())
+    machine = Machine.from_json(measured["machine"])
+    network = resnet20(1, CATALOG["8-6-4-2"])
+    assert set(measured["simulated"]) == {"W8A8", "W2A2"}
+    for name, simulated in measured["simulated"].items():
+        (assignment,) = select_assignments(network, name)
+        found = estimate.estimate(network, machine, assignment)
+        assert found.cycles == simulated["cycles"]
+        layers = {row["layer"]: row["cycles"] for row in measured["rows"] if row["assignment"] == name}
+        assert {layer.name: layer.cycles for layer in found.layers}.items() <= layers.items()
