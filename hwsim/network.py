@@ -480,7 +480,7 @@ class Assignment:
         ``W4A4`` and the like for uniform ones.
     network : Network
     layers : mapping of str to LayerWidths
-        One entry for each layer of the network.
+        One entry for each layer of the network, in any order; kept in execution order.
 
     Raises
     ------
@@ -501,6 +501,8 @@ class Assignment:
             if layer.name not in self.layers:
                 raise ValueError(f"assignment {self.name}: has no widths for layer {layer.name}")
             self._check_layer(layer, self.layers[layer.name])
+        # Whoever goes through an assignment meets the layers in execution order.
+        object.__setattr__(self, "layers", {layer.name: self.layers[layer.name] for layer in network})
         for tensor in (IMAGE, *(layer.name for layer in network)):
             self._check_readers(tensor)
 

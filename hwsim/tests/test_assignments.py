@@ -70,6 +70,9 @@ def test_learned_assignments_come_last_and_survive_a_file(network: Network, tmp_
     loaded = network_file.load(tmp_path / "learned.safetensors")
     assert [one.name for one in standard_assignments(loaded)][-2:] == ["mixed-2", "budget"]
     (chosen,) = select_assignments(loaded, "budget")
+    # In the file names are sorted, in an assignment they are in execution order.
+    order = [layer.name for layer in network]
+    assert order != sorted(order) and list(chosen.layers) == order
     assert chosen.layers == widths and dict(loaded.learned["budget"]) == dict(widths)
     with pytest.raises(ValueError, match=r"must be W<bits>A<bits>, budget, mixed-1 or mixed-2, not 'other'"):
         select_assignments(loaded, "other")
