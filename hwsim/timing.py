@@ -68,11 +68,20 @@ class ImageTiming:
         return self.layers[-1].end_cycle
 
 
-def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
-    """Return the cycles of one image at one resident assignment."""
+def image_timing(machine: Machine, part: AssignmentProgram, *, weights_staged: bool = False) -> ImageTiming:
+    """Return the cycles of one image at one resident assignment.
+
+    Parameters
+    ----------
+    machine : Machine
+    part : AssignmentProgram
+    weights_staged : bool
+        Count as if every tile of weights were staged before the array asks for it. A layer's cycles then depend on its
+        own widths alone; the difference to the machine's is the time in which the array waits for the loader.
+    """
     fetch_cycles = machine.layer_layout.load_words + MEMORY_LATENCY_CYCLES
     names = list(part.assignment.layers)
-    loader = _Loader(part)
+    loader = _Staged(part) if weights_staged else _Loader(part)
     timings = []
     end = 0
     for name, fields in zip(names, part.layers, strict=True):
@@ -184,6 +193,13 @@ class _Loader:
         )
         self._next += 1
         return self._finished + 1
+
+
+class _Staged(_Loader):
+    """A loader that has always staged the next tile."""
+
+    def tile_ready(self) -> int:
+        return 0
 
 
 def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:

@@ -44,7 +44,7 @@ def recorders(design: Design) -> dict[str, Recorder]:
     return {recorder.name: recorder for recorder in groups}
 
 
-def build(design: Design, cache: Path = harness.CACHE) -> harness.Build:
-    """Return the simulator of an accelerator."""
+def build(design: Design, cache: Path = harness.CACHE, *, quick: bool = False) -> harness.Build:
+    """Return the simulator of an accelerator; ``quick`` as for ``harness.build``."""
     text = wrapper.write(design.name, design.ports, recorders=tuple(recorders(design).values()))
-    return harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache)
+    return harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache, quick=quick)

@@ -35,7 +35,8 @@ def unpack(words: np.ndarray, bits: int, count: int, signed: bool = False) -> np
         Two's complement.
     """
     data = np.ascontiguousarray(words[:, None] if words.ndim == 1 else words)
-    flat = np.unpackbits(data.view(np.uint8).reshape(len(data), -1), axis=1, bitorder="little")[:, : bits * count]
+    size = data.itemsize * data.shape[1]
+    flat = np.unpackbits(data.view(np.uint8).reshape(len(data), size), axis=1, bitorder="little")[:, : bits * count]
     weights = 1 << np.arange(bits, dtype=np.int64)
     if signed:
         weights[-1] = -weights[-1]

@@ -92,6 +92,7 @@ def simulate(
     design: Design | None = None,
     inputs: Mapping[str, int] | None = None,
     max_cycles: int = MAX_CYCLES,
+    quick: bool = False,
     cache: Path = harness.CACHE,
 ) -> SimulationResult:
     """Run every image at every assignment, changing the assignment after each image, without a reset.
@@ -115,6 +116,8 @@ def simulate(
         Values held on input ports that this design has besides the accelerator's.
     max_cycles : int
         Give up after so many cycles.
+    quick : bool
+        Build fast rather than run fast, see ``harness.build``.
     cache : Path
         Folder of builds.
 
@@ -139,7 +142,7 @@ def simulate(
     design = accelerator.design_of(machine) if design is None else design
     seconds["verilog"] = time.perf_counter() - started
     started = time.perf_counter()
-    simulator = accelerator.build(design, cache)
+    simulator = accelerator.build(design, cache, quick=quick)
     seconds["build"] = time.perf_counter() - started
     names = [assignment.name for assignment in assignments]
     order = [(image, name) for image in range(len(images)) for name in names]

