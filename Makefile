@@ -3,6 +3,7 @@
 #
 #   make demo    the whole chain on handwritten digits         (DEMO="--json FILE" passes options to it)
 #   make test    the test suite, two tests at a time           (TESTS="..." passes options to pytest)
+#   make coverage    which layers at which widths were simulated and equal  -> build/coverage.txt, .json
 #   make lint    ruff and mypy
 #   make prove   formal proofs of the hardware's units         (PROOFS="--list" says which)
 #   make clean   removes what was built, the virtual environment excepted
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 APT := sudo apt install git make g++ perl python3-venv python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup demo test lint prove format clean
+.PHONY: help tools setup demo test coverage lint prove format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,6 +27,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
+
+coverage: setup
+	$(BIN)/python -m sim_tests.coverage
 
 lint: setup
 	$(BIN)/ruff check

@@ -10,12 +10,12 @@ from sim_tests import verilator_tool
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the many drawn machines out, unless the tests were chosen by their marker or by ``verilator``."""
-    if re.search(r"\b(configurations|verilator)\b", config.option.markexpr or ""):
+    """Leave thorough tests out, unless tests were chosen by that marker or by ``verilator``."""
+    if re.search(r"\b(thorough|verilator)\b", config.option.markexpr or ""):
         return
-    many = [item for item in items if item.get_closest_marker("configurations")]
-    items[:] = [item for item in items if item not in many]
-    config.hook.pytest_deselected(items=many)
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

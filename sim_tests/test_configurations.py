@@ -1,7 +1,7 @@
 """Machines of any widths and sizes, drawn by Hypothesis with networks that fit: whole runs, cycles included.
 
 The first few run with the other tests; all of them, drawn from the same seed, with ``pytest -m verilator`` or
-``-m configurations``. A failure prints the ``Case``, an expression: ``run(Case(...))`` does it again.
+``-m thorough``. A failure prints the ``Case``, an expression: ``run(Case(...))`` does it again.
 """
 
 from __future__ import annotations
@@ -415,10 +415,7 @@ def test_every_refusal_in_the_source_has_a_rule(module):
 @pytest.mark.verilator
 @pytest.mark.parametrize(
     "index",
-    [
-        pytest.param(index, marks=[] if index < DEFAULT_CASES else pytest.mark.configurations)
-        for index in range(ALL_CASES)
-    ],
+    [pytest.param(index, marks=[] if index < DEFAULT_CASES else pytest.mark.thorough) for index in range(ALL_CASES)],
 )
 def test_a_drawn_machine_runs_as_the_integer_model(index):
     case = drawn(DEFAULT_CASES if index < DEFAULT_CASES else ALL_CASES)[0][index]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from sim_tests import harness, playback, verilator_tool, wrapper
+from sim_tests import harness, packing, playback, verilator_tool, wrapper
 from sim_tests.design import Design
 from sim_tests.scoreboard import Scoreboard
 from sim_tests.wrapper import Port
@@ -148,3 +148,9 @@ def test_scoreboard_rejects_nothing_and_differences():
     board.compare(np.array([1, 2]), np.array([1, 3]), "pair", ("pixel",))
     with pytest.raises(AssertionError, match="1 of 2 values differ: pair at pixel 1: 2 instead of 3"):
         board.finish()
+
+
+@pytest.mark.parametrize("words", [np.zeros(0, np.int64), np.zeros((0, 3), np.uint32)], ids=["narrow", "wide"])
+def test_nothing_recorded_is_no_integers(words):
+    """A network without a residual add writes no skip code."""
+    assert packing.unpack(words, 8, 2).shape == (0, 2)
