@@ -143,7 +143,12 @@ def measured(count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         part = result.program.assignments[f"W{bits}A{bits}"]
         read = int(result.weight_planes_read[part.assignment.name][0])
         tiles = [
-            (fields["tiles"] * fields["tile_rows"], fields["target_bits"], fields["planes_stored"], layer)
+            (
+                fields["tiles"] * machine.weight_rows_stored(fields["tile_rows"]),
+                fields["target_bits"],
+                fields["planes_stored"],
+                layer,
+            )
             for fields, layer in zip(part.tiles, network.layers, strict=True)
             if fields["has_weights"]
         ]
@@ -157,7 +162,7 @@ def measured(count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 "weight_bits": bits,
                 "stored_bits": network.width_set.highest,
                 "planes_read_per_row": read_inner / rows_inner,
-                "weight_bits_read": read_inner * machine.weight_port_bits,
+                "weight_bits_read": read_inner * machine.weight_word_bits,
                 "of_stored": round(read_inner / (rows_inner * network.width_set.highest), 4),
             }
         )

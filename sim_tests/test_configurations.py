@@ -69,6 +69,8 @@ class Case:
     sketches : tuple of Sketch
     classes, seed, assignments, images : int
     idle, stall : float
+    floors : bool
+        Whether the layers switch by the floor rule.
     """
 
     machine: Machine
@@ -83,11 +85,19 @@ class Case:
     images: int
     idle: float
     stall: float
+    floors: bool
 
     def network(self) -> Network:
         """Return the network, stored at the highest width in use."""
         widths = WidthSet(tuple({*self.weight_widths, *self.activation_widths}))
-        return random_network(self.seed, widths, self.image_shape, self.sketches, self.classes)
+        network = random_network(self.seed, widths, self.image_shape, self.sketches, self.classes)
+        if not self.floors:
+            return network
+        layers = [
+            dataclasses.replace(layer, switch_rule=FLOOR) if isinstance(layer, WeightLayer) else layer
+            for layer in network
+        ]
+        return dataclasses.replace(network, layers=tuple(layers))
 
     def chosen(self, network: Network) -> list[Assignment]:
         """Return assignments with a random width for every layer's weights and every tensor's code."""
@@ -215,6 +225,7 @@ def draw_case(rng: Random) -> Case:
         images=2,
         idle=rng.choice((0.0, 0.3)),
         stall=rng.choice((0.0, 0.3, 0.9)),
+        floors=rng.random() < 0.2,
     )
 
 
@@ -272,7 +283,6 @@ REFUSALS = {
     "requantizers in a unit": r"^requantizers must be at most bank_lanes \* groups",
     "weight port": r"^weight_port_bits must divide bank_lanes \* columns",
     "sum of products": r"^accumulator_bits must be more than the \S+ bits of a sum",
-    "switch rule": r"switches by \S+, the machine's switch rounds$",
     "weight width": r"on this machine the weight width must be one of",
     "activation width": r"reads \S+-bit activations, the machine has",
     "bipolar channels": r"bipolar weights need input channels in a multiple of",
@@ -324,14 +334,6 @@ def build_in(**depths: int) -> object:
     return build(network, dataclasses.replace(fit_machine(network, assignments, PLAIN), **depths), assignments)
 
 
-def floored_network() -> Network:
-    network = small_network()
-    layers = [
-        dataclasses.replace(layer, switch_rule=FLOOR) if isinstance(layer, WeightLayer) else layer for layer in network
-    ]
-    return dataclasses.replace(network, layers=tuple(layers))
-
-
 def two_pitches() -> Network:
     other = Convolution(channels=4, kernel=5, input="conv1", skip="other")
     return small_network(layers=(Convolution(channels=4), Convolution(channels=4, name="other"), other))
@@ -351,7 +353,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "requantizers in a unit": lambda: dataclasses.replace(PLAIN, banks=16, requantizers=8, weight_port_bits=8),
     "weight port": lambda: dataclasses.replace(PLAIN, weight_port_bits=24),
     "sum of products": lambda: dataclasses.replace(PLAIN, datapath="dsp", accumulator_bits=20),
-    "switch rule": lambda: build_small(network=floored_network()),
     "weight width": lambda: build_small(network=small_network(WidthSet((8, 3))), weight_bits=3),
     "activation width": lambda: build_small(network=small_network(WidthSet((8, 3))), code=3),
     "bipolar channels": lambda: build_small(
