@@ -51,12 +51,20 @@ MEMORY_LATENCY_CYCLES = 2
 WEIGHT_ARRIVAL_CYCLES = MEMORY_LATENCY_CYCLES + 2
 """From the cycle of a weight plane in the loader to the switch: registers before and behind the weight memory."""
 
+FEEDER_PASS_CYCLES = 2
+"""From the cycle in which a pass is taken to the first weight row of the next one: the loops go on, a step begins."""
+
 ADDRESS_LATENCY_CYCLES = 2
+ACTIVATION_ARRIVAL_CYCLES = 1
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
+STAGING_WRITE_CYCLES = 1
 ARRAY_LATENCY_CYCLES: Mapping[str, int] = {"planes": 9, "dsp": 10}
 ACCUMULATOR_LATENCY_CYCLES = 2
 ACCUMULATOR_HAZARD_CYCLES = 5
+ACCUMULATOR_ARRIVAL_CYCLES = 1
 REQUANTIZER_LATENCY_CYCLES = 8
+CODE_WRITE_CYCLES = 2
+MAX_POOL_LATENCY_CYCLES = MEMORY_LATENCY_CYCLES + 4
 """Pipeline depths that ``hwsim.timing`` counts with; the hardware's own are checked against them."""
 
 DATAPATHS = ("planes", "dsp")

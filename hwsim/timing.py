@@ -13,12 +13,18 @@ from dataclasses import dataclass
 
 from hwsim import spec
 from hwsim.machine import (
+    ACCUMULATOR_ARRIVAL_CYCLES,
     ACCUMULATOR_HAZARD_CYCLES,
     ACCUMULATOR_LATENCY_CYCLES,
+    ACTIVATION_ARRIVAL_CYCLES,
     ADDRESS_LATENCY_CYCLES,
     ARRAY_LATENCY_CYCLES,
+    CODE_WRITE_CYCLES,
+    FEEDER_PASS_CYCLES,
+    MAX_POOL_LATENCY_CYCLES,
     MEMORY_LATENCY_CYCLES,
     REQUANTIZER_LATENCY_CYCLES,
+    STAGING_WRITE_CYCLES,
     WEIGHT_ARRIVAL_CYCLES,
     WEIGHT_SWITCH_LATENCY_CYCLES,
     Machine,
@@ -29,7 +35,8 @@ from hwsim.program import AssignmentProgram
 def accumulated_cycles(machine: Machine) -> int:
     """Return the cycles from the last pixel of a job to the one in which the drain may read its accumulators."""
     array_latency = ARRAY_LATENCY_CYCLES[machine.datapath]
-    return ADDRESS_LATENCY_CYCLES + MEMORY_LATENCY_CYCLES + array_latency + ACCUMULATOR_LATENCY_CYCLES
+    read_cycles = ADDRESS_LATENCY_CYCLES + MEMORY_LATENCY_CYCLES + ACTIVATION_ARRIVAL_CYCLES
+    return read_cycles + array_latency + ACCUMULATOR_LATENCY_CYCLES
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def image_timing(machine: Machine, part: AssignmentProgram, *, weights_staged: b
         start = end + 1 + fetch_cycles
         if fields["is_max_pool"]:
             array_cycles = fields["output_pixels"] * fields["units"] * fields["kernel_height"] * fields["kernel_width"]
-            layer_end = start + array_cycles + MEMORY_LATENCY_CYCLES + 2
+            layer_end = start + array_cycles + MAX_POOL_LATENCY_CYCLES + 1
         else:
             layer_end, array_cycles = _array_layer(machine, fields, start, loader)
         timings.append(LayerTiming(name, start, layer_end, layer_end - end, array_cycles))
@@ -132,13 +139,14 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
                     take = ready
                     pixels = strip
                     array_cycles += strip
-                    begin = take + 1
+                    begin = take + FEEDER_PASS_CYCLES
             accumulated = take + strip + accumulated_cycles(machine)
             drain_begin = max(drained + 1, accumulated + 1)
             drained = drain_begin + groups * (machine.requantizers + 2 + strip)
             releases.append(drained)
-        loader.release(take)
-    return drained + 1 + MEMORY_LATENCY_CYCLES + 2 * REQUANTIZER_LATENCY_CYCLES, array_cycles
+        loader.release(take + 1)
+    arrived = drained + 1 + MEMORY_LATENCY_CYCLES + ACCUMULATOR_ARRIVAL_CYCLES
+    return arrived + 2 * REQUANTIZER_LATENCY_CYCLES + CODE_WRITE_CYCLES, array_cycles
 
 
 def _strips(pixels: int, strip_pixels: int) -> list[int]:
@@ -164,7 +172,7 @@ class _Loader:
         self._layer = -1
 
     def release(self, cycle: int) -> None:
-        """The array takes its last pass of the oldest tile in ``cycle``."""
+        """The oldest tile is not needed any more from ``cycle`` on."""
         self._released.append(cycle)
 
     def tile_ready(self) -> int:
@@ -188,6 +196,7 @@ class _Loader:
             + fields["planes_read"]
             + WEIGHT_ARRIVAL_CYCLES
             + WEIGHT_SWITCH_LATENCY_CYCLES
+            + STAGING_WRITE_CYCLES
             + planes_applied
             - 1
         )
@@ -224,7 +233,7 @@ def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
         here = min(max(needed, 1), image["height"]) * row_bytes
         windows = min(lead - row * row_windows, row_windows)
         begin = max(begin, here) + 1 + windows * window_cycles
-    return max(begin + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes)
+    return max(begin + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes) + 1
 
 
 def image_interval_cycles(image: Mapping[str, int]) -> int:

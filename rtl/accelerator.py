@@ -9,6 +9,7 @@ from hwsim.machine import LANE_BITS, LOAD_WORD_BITS, Machine
 from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.array import Array
+from rtl.delay import delay
 from rtl.drain import SKIP_OPERAND_BITS, Drain
 from rtl.dsp_array import DspArray
 from rtl.image_loader import ImageLoader
@@ -217,15 +218,15 @@ class Accelerator(wiring.Component):
         # Activations: image or activation memory -> array -> accumulators.
         bank_bits = machine.banks.bit_length() - 1
         pool_bank = max_pool.read_address[:bank_bits]
-        for _ in range(TwoCycleMemory.LATENCY):
-            stage = Signal(range(max(2, machine.banks)))
-            m.d.sync += stage.eq(pool_bank)
-            pool_bank = stage
+        if bank_bits:
+            pool_bank = delay(m, pool_bank, MaxPool.ARRIVAL_CYCLES, "pool_bank")
+        # Registers around the memories that many parts share: they are large, and lie all over the chip.
+        m.d.sync += images.read_address.eq(streamer.image_address)
         m.d.comb += [
             streamer.pass_ready.eq(feeder.pass_ready),
             streamer.next_pass.eq(feeder.next_pass),
             feeder.take.eq(streamer.take),
-            images.read_address.eq(streamer.read_address[0] + image_loader.base),
+            streamer.image_base.eq(image_loader.base),
             images.write_address.eq(image_loader.write_address),
             images.write_data.eq(image_loader.write_data),
             images.write_enable.eq(image_loader.write_enable),
@@ -253,21 +254,17 @@ class Accelerator(wiring.Component):
                 for group in range(machine.groups)
                 for lane in range(machine.bank_lanes)
             )
+            m.d.sync += part.read_address.eq(
+                Mux(layer.is_max_pool, max_pool.read_address >> bank_bits, streamer.read_address[bank])
+            )
             m.d.comb += [
-                part.read_address.eq(
-                    Mux(layer.is_max_pool, max_pool.read_address >> bank_bits, streamer.read_address[bank])
-                ),
                 streamer.read_data[bank].eq(Mux(layer.reads_image, image_unit, part.read_data)),
             ]
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 with m.Case(machine.slot_index(slot)):
                     m.d.comb += array.slot.eq(array.slot_index(slot))
-        step = streamer.step
-        for _ in range(array.LATENCY - accumulator.SUMS_DELAY):
-            stage = Signal.like(step)
-            m.d.sync += stage.eq(step)
-            step = stage
+        step = delay(m, streamer.step, array.LATENCY - accumulator.SUMS_DELAY, "step")
         m.d.comb += [
             accumulator.sums.eq(array.sums),
             accumulator.valid.eq(step.valid),
@@ -287,11 +284,7 @@ class Accelerator(wiring.Component):
             ]
         else:
             m.d.comb += [accumulator.doubles.eq(step.doubles), accumulator.subtracts.eq(step.subtracts)]
-        job_ends = step.ends_job
-        for _ in range(accumulator.SUMS_DELAY + accumulator.LATENCY):
-            stage = Signal()
-            m.d.sync += stage.eq(job_ends)
-            job_ends = stage
+        job_ends = delay(m, step.ends_job, accumulator.SUMS_DELAY + accumulator.LATENCY, "job_ends")
 
         # Two accumulator banks: taken by the streamer, finished by the last word of a job, released by the drain.
         used, ready = Signal(2), Signal(2)
@@ -321,13 +314,13 @@ class Accelerator(wiring.Component):
         for bank, part in enumerate(activations):
             with m.If(layer.is_max_pool):
                 written = max_pool.write_enable & (max_pool.write_address[:bank_bits] == bank)
-                m.d.comb += [
+                m.d.sync += [
                     part.write_address.eq(max_pool.write_address >> bank_bits),
                     part.write_data.eq(max_pool.write_data),
                     part.write_enable.eq(written.replicate(len(part.write_enable))),
                 ]
             with m.Else():
-                m.d.comb += [
+                m.d.sync += [
                     part.write_address.eq(drain.code_write_address[bank]),
                     part.write_data.eq(drain.code_write_data[bank]),
                     part.write_enable.eq(drain.code_write_enable[bank]),

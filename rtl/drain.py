@@ -5,7 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
-from hwsim.machine import LANE_BITS, SIZE_BITS, Machine
+from hwsim.machine import ACCUMULATOR_ARRIVAL_CYCLES, CODE_WRITE_CYCLES, LANE_BITS, SIZE_BITS, Machine, bits_for
+from rtl.countdown import Countdown
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -59,7 +60,8 @@ class Drain(wiring.Component):
         Skip memory, two cycles; a word is ``requantizers`` codes of 8 bits.
     skip_write_address, skip_write_data, skip_write_enable : Out
     code_write_address, code_write_data, code_write_enable : Out
-        For each bank of the activation memory: word, unit, and an enable for every run of lanes of every group.
+        For each bank of the activation memory: word, unit, and an enable for every run of lanes of every group; to be
+        kept in a register ahead of the memory.
     result_address, result_data, result_enable : Out
         Result memory; a word is ``requantizers`` logits of 32 bits.
     """
@@ -99,32 +101,49 @@ class Drain(wiring.Component):
         machine = self.machine
         layer = self.layer
         requantizers = machine.requantizers
-        tile_groups_left = Signal(range(machine.groups_of_channels + 1))
+        # The job that comes next. Emptying a job takes more cycles than working these registers out one by one.
+        pixels_left = Signal(2 * SIZE_BITS)
+        pixels_after = Signal(2 * SIZE_BITS)
+        next_pixels = Signal(range(machine.strip_pixels + 1))
+        next_is_last_strip = Signal()
+        whole_strips = pixels_left[machine.strip_pixels.bit_length() - 1 :].any()
+        groups_left = Signal(SIZE_BITS)
+        next_groups = Signal(range(machine.groups_of_channels + 1))
+        next_is_last_tile = Signal()
+        m.d.sync += [
+            next_pixels.eq(Mux(whole_strips, machine.strip_pixels, pixels_left)),
+            next_is_last_strip.eq(pixels_left <= machine.strip_pixels),
+            pixels_after.eq(Mux(next_is_last_strip, layer.output_pixels, pixels_left - machine.strip_pixels)),
+            next_groups.eq(Mux(groups_left < machine.groups_of_channels, groups_left, machine.groups_of_channels)),
+            next_is_last_tile.eq(groups_left <= machine.groups_of_channels),
+        ]
+
+        # This job: its strip of pixels, its groups of channels, and where it is.
+        strip_pixels = Signal.like(next_pixels)
+        is_last_strip, is_last_tile = Signal(), Signal()
+        groups = Countdown(len(next_groups), "groups")
+        pixels = Countdown(len(strip_pixels), "pixels")
         group = Signal(range(max(2, machine.groups_of_channels)))
         tile_channel_group = Signal(SIZE_BITS)
         channel_group = Signal(SIZE_BITS)
-        pixels_left = Signal(2 * SIZE_BITS)
-        strip_pixels = Signal(range(machine.strip_pixels + 1))
         pixel = Signal(range(machine.strip_pixels))
         bank = Signal()
         # Distance of a pixel from the tensor's start: where the strip starts, where it is, where the next one starts.
         skip_offset = {name: Signal(range(machine.skip_words), name=f"skip_offset_{name}") for name in ("start", "now")}
         unit_offset = {name: Signal(machine.unit_address_bits, name=f"unit_offset_{name}") for name in ("start", "now")}
-        column = {name: Signal(SIZE_BITS, name=f"column_{name}") for name in ("start", "now")}
+        columns = {name: Countdown(SIZE_BITS, f"columns_{name}") for name in ("start", "now")}
 
         tables = Signal(data.ArrayLayout(struct(machine.table_layout), requantizers))
         skip_multipliers = Signal(data.ArrayLayout(machine.requantizer.skip_multiplier_bits, requantizers))
         code_table = Signal(struct(machine.table_layout))
         table_address = Signal(range(machine.table_words))
         skip_table_address = Signal.like(self.skip_table_address)
-        reads_left = Signal(range(requantizers + 1))
+        reads = Countdown(bits_for(requantizers), "reads")
         settle = Signal(range(64))
 
         reading_table = Signal()
         reading_code_table = Signal()
         issue = Signal()
-        last_pixel = pixel == strip_pixels - 1
-        last_group = tile_groups_left == 1
 
         m.d.comb += [self.table_address.eq(table_address), self.skip_table_address.eq(skip_table_address)]
         table_arrives = delay(m, reading_table, TwoCycleMemory.LATENCY, "table_arrives")
@@ -140,19 +159,24 @@ class Drain(wiring.Component):
         with m.If(code_table_arrives):
             m.d.sync += code_table.eq(self.table_data)
 
-        def begin_strip():
-            m.d.sync += [
-                group.eq(0),
-                channel_group.eq(tile_channel_group),
+        def begin_pixels():
+            return [
                 skip_offset["now"].eq(skip_offset["start"]),
                 unit_offset["now"].eq(unit_offset["start"]),
-                column["now"].eq(column["start"]),
+                *columns["now"].set(columns["start"].left, columns["start"].is_last),
             ]
-            groups = layer.channel_groups - tile_channel_group
-            m.d.sync += tile_groups_left.eq(
-                Mux(groups < machine.groups_of_channels, groups, machine.groups_of_channels)
-            )
-            m.d.sync += strip_pixels.eq(Mux(pixels_left < machine.strip_pixels, pixels_left, machine.strip_pixels))
+
+        def begin_tensor():
+            return [
+                skip_offset["start"].eq(0),
+                unit_offset["start"].eq(0),
+                *columns["start"].begin(layer.output_width),
+            ]
+
+        row_end_units = Signal(machine.unit_address_bits)
+        m.d.sync += row_end_units.eq(layer.output_units + layer.output_row_gap)
+        next_skip_offset = skip_offset["now"] + layer.channel_groups
+        next_unit_offset = unit_offset["now"] + Mux(columns["now"].is_last, row_end_units, layer.output_units)
 
         latency = output_latency()
         with m.FSM():
@@ -160,10 +184,9 @@ class Drain(wiring.Component):
                 with m.If(self.start & ~layer.is_max_pool):
                     m.d.sync += [
                         tile_channel_group.eq(0),
+                        groups_left.eq(layer.channel_groups),
                         pixels_left.eq(layer.output_pixels),
-                        skip_offset["start"].eq(0),
-                        unit_offset["start"].eq(0),
-                        column["start"].eq(0),
+                        *begin_tensor(),
                         table_address.eq(layer.table_start + layer.channel_groups * requantizers),
                     ]
                     m.next = "READ CODE TABLE"
@@ -171,15 +194,27 @@ class Drain(wiring.Component):
                 m.d.comb += reading_code_table.eq(1)
                 m.next = "WAIT BANK"
             with m.State("WAIT BANK"):
+                m.d.sync += [
+                    group.eq(0),
+                    channel_group.eq(tile_channel_group),
+                    *begin_pixels(),
+                    *groups.begin(next_groups),
+                    strip_pixels.eq(next_pixels),
+                    is_last_strip.eq(next_is_last_strip),
+                    is_last_tile.eq(next_is_last_tile),
+                ]
                 with m.If(self.bank_ready):
-                    begin_strip()
+                    m.d.sync += pixels_left.eq(pixels_after)
+                    with m.If(next_is_last_strip):
+                        m.d.sync += groups_left.eq(groups_left - machine.groups_of_channels)
                     m.next = "BEGIN GROUP"
             with m.State("BEGIN GROUP"):
                 m.d.sync += [
                     table_address.eq(layer.table_start + channel_group * requantizers),
                     skip_table_address.eq(layer.skip_table_start + channel_group * requantizers),
-                    reads_left.eq(requantizers - 1),
+                    *reads.begin(requantizers),
                     pixel.eq(0),
+                    *pixels.begin(strip_pixels),
                 ]
                 m.next = "READ TABLE"
             with m.State("READ TABLE"):
@@ -187,57 +222,40 @@ class Drain(wiring.Component):
                 m.d.sync += [
                     table_address.eq(table_address + 1),
                     skip_table_address.eq(skip_table_address + 1),
-                    reads_left.eq(reads_left - 1),
+                    *reads.step(),
                 ]
-                with m.If(reads_left == 0):
+                with m.If(reads.is_last):
                     m.next = "TABLE ARRIVES"
             with m.State("TABLE ARRIVES"):
                 m.next = "STREAM"
             with m.State("STREAM"):
                 m.d.comb += issue.eq(1)
-                row_ends = column["now"] == layer.output_width - 1
-                next_skip_offset = skip_offset["now"] + layer.channel_groups
-                next_unit_offset = unit_offset["now"] + layer.output_units + Mux(row_ends, layer.output_row_gap, 0)
-                next_column = Mux(row_ends, 0, column["now"] + 1)
                 m.d.sync += [
                     pixel.eq(pixel + 1),
+                    *pixels.step(),
                     skip_offset["now"].eq(next_skip_offset),
                     unit_offset["now"].eq(next_unit_offset),
-                    column["now"].eq(next_column),
+                    *columns["now"].step_or_begin(layer.output_width),
                 ]
-                with m.If(last_pixel):
-                    with m.If(~last_group):
-                        m.d.sync += [
-                            tile_groups_left.eq(tile_groups_left - 1),
-                            group.eq(group + 1),
-                            channel_group.eq(channel_group + 1),
-                            skip_offset["now"].eq(skip_offset["start"]),
-                            unit_offset["now"].eq(unit_offset["start"]),
-                            column["now"].eq(column["start"]),
-                        ]
+                with m.If(pixels.is_last):
+                    with m.If(~groups.is_last):
+                        m.d.sync += [*groups.step(), group.eq(group + 1), channel_group.eq(channel_group + 1)]
+                        m.d.sync += begin_pixels()
                         m.next = "BEGIN GROUP"
                     with m.Else():
                         m.d.comb += self.bank_release.eq(1)
-                        m.d.sync += bank.eq(~bank)
+                        m.d.sync += [
+                            bank.eq(~bank),
+                            skip_offset["start"].eq(next_skip_offset),
+                            unit_offset["start"].eq(next_unit_offset),
+                            *columns["start"].set(*columns["now"].after(layer.output_width)),
+                        ]
                         m.next = "WAIT BANK"
-                        with m.If(pixels_left == strip_pixels):
-                            m.d.sync += [
-                                tile_channel_group.eq(channel_group + 1),
-                                pixels_left.eq(layer.output_pixels),
-                                skip_offset["start"].eq(0),
-                                unit_offset["start"].eq(0),
-                                column["start"].eq(0),
-                            ]
-                            with m.If(channel_group == layer.channel_groups - 1):
+                        with m.If(is_last_strip):
+                            m.d.sync += [tile_channel_group.eq(channel_group + 1), *begin_tensor()]
+                            with m.If(is_last_tile):
                                 m.d.sync += settle.eq(latency)
                                 m.next = "SETTLE"
-                        with m.Else():
-                            m.d.sync += [
-                                pixels_left.eq(pixels_left - strip_pixels),
-                                skip_offset["start"].eq(next_skip_offset),
-                                unit_offset["start"].eq(next_unit_offset),
-                                column["start"].eq(next_column),
-                            ]
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
                 with m.If(settle == 0):
@@ -255,19 +273,30 @@ class Drain(wiring.Component):
                 chunk_bits = machine.activations_per_lane(slot).bit_length() - 1
                 with m.Case(machine.slot_index(slot)):
                     m.d.comb += [first_chunk.eq(chunk & ((1 << chunk_bits) - 1)), unit.eq(chunk >> chunk_bits)]
+        # Where a group's pixels begin: worked out while its table is read.
+        skip_read_start, skip_write_start = Signal.like(self.skip_read_address), Signal.like(self.skip_write_address)
+        unit_start = Signal(machine.unit_address_bits)
+        group_first_chunk = Signal.like(first_chunk)
+        m.d.sync += [
+            skip_read_start.eq(layer.skip_start + channel_group),
+            skip_write_start.eq(layer.skip_output_start + channel_group),
+            unit_start.eq(layer.output_start + unit),
+            group_first_chunk.eq(first_chunk),
+        ]
         issued = Signal(output_layout(machine))
         m.d.comb += [
             issued.valid.eq(issue),
-            issued.skip_address.eq(layer.skip_output_start + skip_offset["now"] + channel_group),
-            issued.unit_address.eq(layer.output_start + unit_offset["now"] + unit),
-            issued.first_chunk.eq(first_chunk),
+            issued.skip_address.eq(skip_write_start + skip_offset["now"]),
+            issued.unit_address.eq(unit_start + unit_offset["now"]),
+            issued.first_chunk.eq(group_first_chunk),
             issued.lane_run.eq(channel_group[:runs_bits] if runs_bits else 0),
             issued.result_address.eq(channel_group),
             self.accumulator_bank.eq(bank),
             self.accumulator_address.eq(pixel),
-            self.skip_read_address.eq(layer.skip_start + skip_offset["now"] + channel_group),
+            self.skip_read_address.eq(skip_read_start + skip_offset["now"]),
         ]
-        arrived = delay(m, issued, TwoCycleMemory.LATENCY, "arrived")
+        # The accumulators and the skip codes come from far apart, so they get a register before the multipliers.
+        arrived = delay(m, issued, TwoCycleMemory.LATENCY + ACCUMULATOR_ARRIVAL_CYCLES, "arrived")
         arrived_group = delay(m, group, TwoCycleMemory.LATENCY, "arrived_group")
 
         first = delay(m, arrived, Requantizer.LATENCY, "first")
@@ -302,9 +331,10 @@ class Drain(wiring.Component):
                         m.d.comb += accumulator.eq(self.accumulators[index * requantizers + lane])
             skip_code = self.skip_read_data.word_select(lane, spec.SKIP_BITS)
             skip_sign = skip_code[-1] & layer.skip_is_signed
+            skip_operand = Mux(layer.adds, Cat(skip_code, skip_sign), 0)
             m.d.comb += [
-                requantizer.operand.eq(accumulator),
-                requantizer.skip.eq(Mux(layer.adds, Cat(skip_code, skip_sign), 0)),
+                requantizer.operand.eq(delay(m, accumulator, ACCUMULATOR_ARRIVAL_CYCLES, f"operand_{lane}")),
+                requantizer.skip.eq(delay(m, skip_operand, ACCUMULATOR_ARRIVAL_CYCLES, f"skip_{lane}")),
                 requantizer.multiplier.eq(tables[lane].multiplier),
                 requantizer.skip_multiplier.eq(skip_multipliers[lane]),
                 requantizer.addend.eq(tables[lane].addend),
@@ -332,7 +362,9 @@ class Drain(wiring.Component):
                 code_requantizer.high.eq(layer.code_high),
             ]
             direct = delay(m, requantizer.result[:LANE_BITS], Requantizer.LATENCY, f"direct_{lane}")
-            codes.append(Mux(layer.makes_skip, code_requantizer.result[:LANE_BITS], direct))
+            code = Signal(LANE_BITS, name=f"code_{lane}")
+            m.d.sync += code.eq(Mux(layer.makes_skip, code_requantizer.result[:LANE_BITS], direct))
+            codes.append(code)
 
         m.d.comb += [
             self.result_address.eq(first.result_address),
@@ -344,7 +376,10 @@ class Drain(wiring.Component):
         return m
 
     def _write_codes(self, m, codes, written):
-        """Send every chunk of ``bank_lanes`` codes to its bank, and its bits to the groups of its slot."""
+        """Send every chunk of ``bank_lanes`` codes to its bank, and its bits to the groups of its slot.
+
+        ``written`` comes a cycle ahead of the codes, to find the chunks' places.
+        """
         machine = self.machine
         layer = self.layer
         bits = machine.group_bits
@@ -364,16 +399,18 @@ class Drain(wiring.Component):
                     per_lane = machine.activations_per_lane(slot)
                     position = (written.first_chunk + chunk)[: len(written.first_chunk) + 1]
                     with m.Case(index):
-                        m.d.comb += unit_address.eq(written.unit_address + (position >> per_lane.bit_length() - 1))
+                        m.d.sync += unit_address.eq(written.unit_address + (position >> per_lane.bit_length() - 1))
                         for group in range(machine.groups):
                             part = (group & ((1 << index) - 1)) * bits
-                            m.d.comb += [
-                                runs[group].eq(Cat(code[part : part + bits] for code in own)),
-                                enables[group].eq(position & (per_lane - 1) == group >> index),
-                            ]
+                            m.d.comb += runs[group].eq(Cat(code[part : part + bits] for code in own))
+                            m.d.sync += enables[group].eq(position & (per_lane - 1) == group >> index)
             unit_addresses.append(unit_address)
             group_runs.append(runs)
             group_enables.append(enables)
+        run_enables = Signal(machine.lane_runs)
+        m.d.sync += run_enables.eq(
+            Cat(written.valid & layer.makes_code & (written.lane_run == run) for run in range(machine.lane_runs))
+        )
 
         for bank in range(machine.banks):
             hits = [address[:bank_bits] == bank if bank_bits else Const(1, 1) for address in unit_addresses]
@@ -390,7 +427,7 @@ class Drain(wiring.Component):
                         m.d.comb += [run.eq(runs[group]), writes.eq(1)]
                 for lane_run in range(machine.lane_runs):
                     word_data.append(run)
-                    enable.append(written.valid & layer.makes_code & writes & (written.lane_run == lane_run))
+                    enable.append(writes & run_enables[lane_run])
             m.d.comb += [
                 self.code_write_address[bank].eq(word),
                 self.code_write_data[bank].eq(Cat(word_data)),
@@ -400,4 +437,5 @@ class Drain(wiring.Component):
 
 def output_latency() -> int:
     """Return the cycles from issuing the last pixel until its code has been written."""
-    return TwoCycleMemory.LATENCY + 2 * Requantizer.LATENCY
+    arrival_cycles = TwoCycleMemory.LATENCY + ACCUMULATOR_ARRIVAL_CYCLES
+    return arrival_cycles + 2 * Requantizer.LATENCY + CODE_WRITE_CYCLES

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from hwsim.machine import KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
+from rtl.countdown import Countdown
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -88,84 +89,86 @@ class ImageLoader(wiring.Component):
 
         # Receive: bytes of a pixel, pixels of a row, rows, into one half of the raw memory while the other is laid out.
         byte = Signal(range(max(2, step_channels)))
-        channel, column = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        channels, columns, rows = (Countdown(SIZE_BITS, name) for name in ("channels", "columns", "rows"))
+        before_image = Signal(init=1)
         receive_half, layout_half = Signal(), Signal()
-        rows = [Signal(SIZE_BITS, name=f"rows_received_{half}") for half in range(2)]
-        rows_received, rows_laid_out = Mux(receive_half, rows[1], rows[0]), Mux(layout_half, rows[1], rows[0])
+        halves_received = [Signal(name=f"half_{half}_received") for half in range(2)]
+        rows_received = [Signal(SIZE_BITS, name=f"rows_received_{half}") for half in range(2)]
         raw_address = Signal(raw_address_bits)
-        last_channel = channel == geometry.channels - 1
+        is_loaded = Signal()
+        m.d.sync += is_loaded.eq(geometry.height != 0)
         m.d.comb += [
-            self.i.ready.eq(rows_received != geometry.height),
+            self.i.ready.eq(is_loaded & ~Mux(receive_half, halves_received[1], halves_received[0])),
             raw.write_address.eq(Cat(raw_address, receive_half)),
             raw.write_data.eq(self.i.payload.replicate(step_channels)),
             raw.read_enable.eq(1),
         ]
+        with m.If(before_image):
+            m.d.sync += [*channels.begin(geometry.channels), *columns.begin(geometry.width)]
+            m.d.sync += rows.begin(geometry.height)
         with m.If(self.i.valid & self.i.ready):
             m.d.comb += raw.write_enable.eq(1 << byte)
-            m.d.sync += [channel.eq(channel + 1), byte.eq(byte + 1)]
-            with m.If((byte == step_channels - 1) | last_channel):
+            m.d.sync += [before_image.eq(0), byte.eq(byte + 1), *channels.step_or_begin(geometry.channels)]
+            with m.If((byte == step_channels - 1) | channels.is_last):
                 m.d.sync += [byte.eq(0), raw_address.eq(raw_address + 1)]
-            with m.If(last_channel):
-                m.d.sync += [channel.eq(0), column.eq(column + 1)]
-                with m.If(column == geometry.width - 1):
-                    m.d.sync += column.eq(0)
+            with m.If(channels.is_last):
+                m.d.sync += columns.step_or_begin(geometry.width)
+                with m.If(columns.is_last):
+                    m.d.sync += rows.step_or_begin(geometry.height)
                     for half in range(2):
                         with m.If(receive_half == half):
-                            m.d.sync += rows[half].eq(rows[half] + 1)
-                    with m.If(rows_received == geometry.height - 1):
-                        m.d.sync += [receive_half.eq(~receive_half), raw_address.eq(0)]
+                            m.d.sync += rows_received[half].eq(rows_received[half] + 1)
+                            with m.If(rows.is_last):
+                                m.d.sync += halves_received[half].eq(1)
+                    with m.If(rows.is_last):
+                        m.d.sync += [receive_half.eq(~receive_half), raw_address.eq(0), before_image.eq(1)]
 
-        arrived = rows_laid_out == geometry.height
-        enough = (images_ahead == 0) & (rows_laid_out != 0) & arrived & (laid >= geometry.windows_lead)
-        m.d.comb += self.image_ready.eq((images_ahead > 0) | enough)
+        rows_here = Mux(layout_half, rows_received[1], rows_received[0])
+        arrived = Mux(layout_half, halves_received[1], halves_received[0])
+        enough = Signal()
+        m.d.sync += enough.eq(arrived & (laid >= geometry.windows_lead))
+        m.d.comb += self.image_ready.eq((images_ahead > 0) | ((images_ahead == 0) & enough))
 
         # Lay out: steps of a tap, taps of a window, windows.
-        step = Signal(SIZE_BITS)
-        kernel_column, kernel_row = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
-        output_column, output_row = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        window_x, window_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
+        steps = Countdown(SIZE_BITS, "steps")
+        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
+        output_columns, output_rows = Countdown(SIZE_BITS, "output_columns"), Countdown(SIZE_BITS, "output_rows")
+        # The tap being laid out: its place in the image, its window's, and the rows that the window needs.
+        x, y, left, top = (Signal(signed(SIZE_BITS + 2), name=name) for name in ("x", "y", "left", "top"))
+        rows_needed = Signal(signed(SIZE_BITS + 3))
         position = Signal(range(max(2, machine.image_steps_per_word)))
         word_address = Signal.like(self.write_address)
         addresses = {
             name: Signal(raw_address_bits, name=name) for name in ("row_start", "window_start", "tap_row", "tap")
         }
-        x, y = Signal(signed(SIZE_BITS + 2)), Signal(signed(SIZE_BITS + 2))
-        m.d.comb += [
-            x.eq(window_x + kernel_column - geometry.padding),
-            y.eq(window_y + kernel_row - geometry.padding),
-            raw.read_address.eq(Cat(addresses["tap"], layout_half)),
-        ]
+        m.d.comb += raw.read_address.eq(Cat(addresses["tap"], layout_half))
         inside = (x >= 0) & (x < geometry.width) & (y >= 0) & (y < geometry.height)
-        last_step = step == geometry.steps - 1
-        last_kernel_column = kernel_column == geometry.kernel_width - 1
-        last_kernel_row = kernel_row == geometry.kernel_height - 1
-        last_output_column = output_column == geometry.output_width - 1
-        last_output_row = output_row == geometry.output_height - 1
-        rows_needed = Signal(signed(SIZE_BITS + 3))
-        m.d.comb += rows_needed.eq(window_y + geometry.kernel_height - geometry.padding)
-        row_is_here = arrived | (rows_needed <= rows_laid_out)
+        row_is_here = arrived | (rows_needed <= rows_here)
         has_room = taken != geometry.windows_held
 
-        def begin_window(address):
-            return [addresses[name].eq(address) for name in ("window_start", "tap_row", "tap")]
+        def begin_window(address, window_left, window_top):
+            return [
+                *(addresses[name].eq(address) for name in ("window_start", "tap_row", "tap")),
+                *(place.eq(window_left) for place in (left, x)),
+                *(place.eq(window_top) for place in (top, y)),
+                *kernel_columns.begin(geometry.kernel_width),
+                *kernel_rows.begin(geometry.kernel_height),
+            ]
 
         gathering = Signal()
         settle = Signal(range(4))
         with m.FSM():
             with m.State("WAIT IMAGE"):
-                with m.If(rows_laid_out != 0):
-                    counters = (
-                        step,
-                        kernel_column,
-                        kernel_row,
-                        output_column,
-                        output_row,
-                        window_x,
-                        window_y,
-                        position,
-                    )
-                    m.d.sync += [counter.eq(0) for counter in counters]
-                    m.d.sync += [addresses["row_start"].eq(geometry.start), *begin_window(geometry.start)]
+                m.d.sync += [
+                    position.eq(0),
+                    *steps.begin(geometry.steps),
+                    *output_columns.begin(geometry.output_width),
+                    *output_rows.begin(geometry.output_height),
+                    rows_needed.eq(geometry.kernel_height - geometry.padding),
+                    addresses["row_start"].eq(geometry.start),
+                    *begin_window(geometry.start, -geometry.padding, -geometry.padding),
+                ]
+                with m.If(rows_here != 0):
                     m.next = "WAIT ROW"
             with m.State("WAIT ROW"):
                 with m.If(row_is_here & has_room):
@@ -176,50 +179,39 @@ class ImageLoader(wiring.Component):
                 m.d.sync += [position.eq(position + 1), addresses["tap"].eq(addresses["tap"] + 1)]
                 with m.If(position == machine.image_steps_per_word - 1):
                     m.d.sync += [position.eq(0), word_address.eq(word_address + 1)]
-                with m.If(~last_step):
-                    m.d.sync += step.eq(step + 1)
-                with m.Else():
-                    m.d.sync += step.eq(0)
-                    with m.If(~last_kernel_column):
-                        m.d.sync += kernel_column.eq(kernel_column + 1)
-                    with m.Elif(~last_kernel_row):
+                m.d.sync += steps.step_or_begin(geometry.steps)
+                with m.If(steps.is_last):
+                    m.d.sync += [*kernel_columns.step_or_begin(geometry.kernel_width), x.eq(x + 1)]
+                    with m.If(kernel_columns.is_last):
                         next_tap_row = addresses["tap_row"] + geometry.row_step
                         m.d.sync += [
-                            kernel_column.eq(0),
-                            kernel_row.eq(kernel_row + 1),
+                            *kernel_rows.step(),
+                            x.eq(left),
+                            y.eq(y + 1),
                             addresses["tap_row"].eq(next_tap_row),
                             addresses["tap"].eq(next_tap_row),
                         ]
-                    with m.Else():
+                    with m.If(kernel_columns.is_last & kernel_rows.is_last):
                         # A window starts a new word; if this one just filled its word, the address has moved already.
                         m.d.comb += ends_window.eq(1)
-                        m.d.sync += [
-                            kernel_column.eq(0),
-                            kernel_row.eq(0),
-                            position.eq(0),
-                            word_address.eq(word_address + 1),
-                        ]
-                        with m.If(~last_output_column):
-                            m.d.sync += [
-                                output_column.eq(output_column + 1),
-                                window_x.eq(window_x + geometry.stride),
-                                *begin_window(addresses["window_start"] + geometry.window_step),
-                            ]
+                        m.d.sync += [position.eq(0), word_address.eq(word_address + 1)]
+                        m.d.sync += output_columns.step_or_begin(geometry.output_width)
+                        with m.If(~output_columns.is_last):
+                            next_start = addresses["window_start"] + geometry.window_step
+                            m.d.sync += begin_window(next_start, left + geometry.stride, top)
                             m.d.comb += begins_window.eq(has_room)
                             with m.If(~has_room):
                                 m.next = "WAIT ROW"
                         with m.Else():
                             next_row_start = addresses["row_start"] + geometry.window_row_step
                             m.d.sync += [
-                                output_column.eq(0),
-                                window_x.eq(0),
-                                output_row.eq(output_row + 1),
-                                window_y.eq(window_y + geometry.stride),
+                                *output_rows.step(),
+                                rows_needed.eq(rows_needed + geometry.stride),
                                 addresses["row_start"].eq(next_row_start),
-                                *begin_window(next_row_start),
+                                *begin_window(next_row_start, -geometry.padding, top + geometry.stride),
                             ]
                             m.next = "WAIT ROW"
-                            with m.If(last_output_row):
+                            with m.If(output_rows.is_last):
                                 m.d.sync += settle.eq(TwoCycleMemory.LATENCY)
                                 m.next = "SETTLE"
             with m.State("SETTLE"):
@@ -230,7 +222,7 @@ class ImageLoader(wiring.Component):
                     m.d.sync += layout_half.eq(~layout_half)
                     for half in range(2):
                         with m.If(layout_half == half):
-                            m.d.sync += rows[half].eq(0)
+                            m.d.sync += [rows_received[half].eq(0), halves_received[half].eq(0)]
                     m.next = "WAIT IMAGE"
                 with m.Elif(settle == 0):
                     m.d.sync += settle.eq(0)

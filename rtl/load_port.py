@@ -61,12 +61,15 @@ class LoadPort(wiring.Component):
         write = Signal()
         next_address = Signal(LOAD_WORD_BITS)
 
+        # Registers ahead of the memories, which lie all over the chip.
+        address = Signal(LOAD_WORD_BITS)
+        m.d.sync += self.address.eq(address)
         with m.Switch(target):
             for name, number in LOAD_TARGETS.items():
                 with m.Case(number):
                     m.d.comb += words_of_target.eq(words[name])
                 low = (longest - words[name]) * LOAD_WORD_BITS
-                m.d.comb += [
+                m.d.sync += [
                     getattr(self, f"{name}_data").eq(shifted[low : low + bits[name]]),
                     getattr(self, f"{name}_write").eq(write & (target == number)),
                 ]
@@ -77,14 +80,12 @@ class LoadPort(wiring.Component):
         m.d.comb += self.i.ready.eq(1)
         with m.FSM():
             with m.State("HEADER"):
-                # The last record of the packet before is written in this cycle and still needs `target`.
-                with m.If(self.i.valid & ~write):
+                with m.If(self.i.valid):
                     m.d.sync += [
                         target.eq(self.i.payload[LOAD_COUNT_BITS:]),
                         records_left.eq(self.i.payload[:LOAD_COUNT_BITS]),
                     ]
                     m.next = "ADDRESS"
-                m.d.comb += self.i.ready.eq(~write)
             with m.State("ADDRESS"):
                 with m.If(self.i.valid):
                     m.d.sync += [next_address.eq(self.i.payload), words_left.eq(words_of_target - 1)]
@@ -98,7 +99,7 @@ class LoadPort(wiring.Component):
                     with m.If(words_left == 0):
                         m.d.sync += [
                             write.eq(1),
-                            self.address.eq(next_address),
+                            address.eq(next_address),
                             next_address.eq(next_address + 1),
                             words_left.eq(words_of_target - 1),
                             records_left.eq(records_left - 1),

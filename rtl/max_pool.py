@@ -5,6 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim.machine import KERNEL_BITS, SIZE_BITS, Machine
+from rtl.countdown import Countdown
+from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
 
@@ -13,7 +15,7 @@ class MaxPool(wiring.Component):
     """Reads the units of every window, one a cycle, and writes their slot-wise maximum.
 
     Pixels outside the image are skipped as code 0, which never wins. A layer takes one cycle for each tap of each unit
-    of each output pixel.
+    of each output pixel. Latency: ``LATENCY`` cycles from a window's last tap until its maximum has been written.
 
     Members
     -------
@@ -24,10 +26,13 @@ class MaxPool(wiring.Component):
     done : Out(1)
         Every output unit has been written, one cycle.
     read_address : Out; read_data : In
-        Unit of the activation memory, two cycles.
+        Unit of the activation memory, three cycles: there is a register ahead of the memory.
     write_address, write_data, write_enable : Out
-        Unit of the activation memory.
+        Unit of the activation memory; to be kept in a register ahead of it.
     """
+
+    ARRIVAL_CYCLES = 1 + TwoCycleMemory.LATENCY
+    LATENCY = ARRIVAL_CYCLES + 3
 
     def __init__(self, machine: Machine):
         self.machine = machine
@@ -50,93 +55,88 @@ class MaxPool(wiring.Component):
         layer = self.layer
         address_bits = machine.unit_address_bits
 
-        kernel_column, kernel_row = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
-        unit = Signal(SIZE_BITS)
-        column = Signal(SIZE_BITS)
-        input_x, input_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
-        pixels_left = Signal(2 * SIZE_BITS)
-        row_address = Signal(address_bits)
-        pixel_address = Signal(address_bits)
-        tap_row_address = Signal(address_bits)
-        tap_address = Signal(address_bits)
-        output_address = Signal(address_bits)
+        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
+        units = Countdown(SIZE_BITS, "units")
+        columns = Countdown(SIZE_BITS, "columns")
+        pixels = Countdown(2 * SIZE_BITS, "pixels")
+        # The tap being read: its place in the image; where its window, its pixel's windows and its row of them begin.
+        x, y, left, top = (Signal(signed(SIZE_BITS + 2), name=name) for name in ("x", "y", "left", "top"))
+        row_address, pixel_address, window_address, tap_row_address, tap_address, output_address = (
+            Signal(address_bits, name=f"{name}_address")
+            for name in ("row", "pixel", "window", "tap_row", "tap", "output")
+        )
+        first_tap = Signal()
+        row_end_units = Signal(address_bits)
+        m.d.sync += row_end_units.eq(layer.output_row_gap + 1)
 
         running = Signal()
-        last_column = kernel_column == layer.kernel_width - 1
-        last_row = kernel_row == layer.kernel_height - 1
-        last_unit = unit == layer.units - 1
-        first_tap = (kernel_column == 0) & (kernel_row == 0)
-        last_tap = last_column & last_row
+        last_tap = kernel_columns.is_last & kernel_rows.is_last
+        m.d.comb += self.read_address.eq(tap_address)
 
-        x, y = Signal(signed(SIZE_BITS + 2)), Signal(signed(SIZE_BITS + 2))
-        m.d.comb += [
-            x.eq(input_x + kernel_column - layer.padding),
-            y.eq(input_y + kernel_row - layer.padding),
-            self.read_address.eq(tap_address),
-        ]
-        inside = (x >= 0) & (x < layer.input_width) & (y >= 0) & (y < layer.input_height)
+        def begin_taps(address):
+            return [
+                window_address.eq(address),
+                tap_row_address.eq(address),
+                tap_address.eq(address),
+                *kernel_columns.begin(layer.kernel_width),
+                *kernel_rows.begin(layer.kernel_height),
+                first_tap.eq(1),
+            ]
 
-        def begin_window(address):
-            return [tap_row_address.eq(address), tap_address.eq(address)]
+        def begin_window(address, window_left, window_top):
+            return [left.eq(window_left), x.eq(window_left), top.eq(window_top), y.eq(window_top), *begin_taps(address)]
 
-        settle = Signal(range(4))
+        settle = Signal(range(self.LATENCY + 1))
         with m.FSM():
             with m.State("IDLE"):
+                m.d.sync += [
+                    *units.begin(layer.units),
+                    *columns.begin(layer.output_width),
+                    *pixels.begin(layer.output_pixels),
+                    row_address.eq(layer.input_start),
+                    pixel_address.eq(layer.input_start),
+                    output_address.eq(layer.output_start),
+                    *begin_window(layer.input_start, -layer.padding, -layer.padding),
+                ]
                 with m.If(self.start & layer.is_max_pool):
-                    m.d.sync += [
-                        unit.eq(0),
-                        column.eq(0),
-                        input_x.eq(0),
-                        input_y.eq(0),
-                        kernel_column.eq(0),
-                        kernel_row.eq(0),
-                        pixels_left.eq(layer.output_pixels - 1),
-                        row_address.eq(layer.input_start),
-                        pixel_address.eq(layer.input_start),
-                        output_address.eq(layer.output_start),
-                        *begin_window(layer.input_start),
-                    ]
                     m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += running.eq(1)
-                with m.If(~last_column):
+                m.d.sync += first_tap.eq(0)
+                with m.If(~kernel_columns.is_last):
+                    m.d.sync += [*kernel_columns.step(), x.eq(x + 1), tap_address.eq(tap_address + layer.units)]
+                with m.Elif(~kernel_rows.is_last):
+                    next_tap_row = tap_row_address + layer.kernel_row_step
                     m.d.sync += [
-                        kernel_column.eq(kernel_column + 1),
-                        tap_address.eq(tap_address + layer.units),
+                        *kernel_columns.begin(layer.kernel_width),
+                        *kernel_rows.step(),
+                        x.eq(left),
+                        y.eq(y + 1),
+                        tap_row_address.eq(next_tap_row),
+                        tap_address.eq(next_tap_row),
                     ]
-                with m.Elif(~last_row):
-                    m.d.sync += [kernel_column.eq(0), kernel_row.eq(kernel_row + 1)]
-                    m.d.sync += begin_window(tap_row_address + layer.kernel_row_step)
                 with m.Else():
-                    m.d.sync += [kernel_column.eq(0), kernel_row.eq(0), output_address.eq(output_address + 1)]
-                    ends_row = last_unit & (column == layer.output_width - 1)
-                    with m.If(ends_row):
-                        m.d.sync += output_address.eq(output_address + 1 + layer.output_row_gap)
-                    with m.If(~last_unit):
-                        m.d.sync += unit.eq(unit + 1)
-                        m.d.sync += begin_window(pixel_address + unit + 1)
+                    m.d.sync += [output_address.eq(output_address + 1), *units.step_or_begin(layer.units)]
+                    with m.If(~units.is_last):
+                        m.d.sync += begin_window(window_address + 1, left, top)
                     with m.Else():
-                        m.d.sync += [unit.eq(0), pixels_left.eq(pixels_left - 1)]
-                        with m.If(column == layer.output_width - 1):
+                        m.d.sync += [*pixels.step(), *columns.step_or_begin(layer.output_width)]
+                        with m.If(columns.is_last):
                             next_row = row_address + layer.row_step
                             m.d.sync += [
-                                column.eq(0),
-                                input_x.eq(0),
-                                input_y.eq(input_y + layer.stride),
+                                output_address.eq(output_address + row_end_units),
                                 row_address.eq(next_row),
                                 pixel_address.eq(next_row),
-                                *begin_window(next_row),
+                                *begin_window(next_row, -layer.padding, top + layer.stride),
                             ]
                         with m.Else():
                             next_pixel = pixel_address + layer.pixel_step
                             m.d.sync += [
-                                column.eq(column + 1),
-                                input_x.eq(input_x + layer.stride),
                                 pixel_address.eq(next_pixel),
-                                *begin_window(next_pixel),
+                                *begin_window(next_pixel, left + layer.stride, top),
                             ]
-                        with m.If(pixels_left == 0):
-                            m.d.sync += settle.eq(TwoCycleMemory.LATENCY + 1)
+                        with m.If(pixels.is_last):
+                            m.d.sync += settle.eq(self.LATENCY)
                             m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
@@ -144,17 +144,18 @@ class MaxPool(wiring.Component):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
 
-        controls = Cat(running, running & inside, first_tap, last_tap, output_address)
-        for _ in range(TwoCycleMemory.LATENCY):
-            stage = Signal(len(controls))
-            m.d.sync += stage.eq(controls)
-            controls = stage
-        valid, keep, first, last, address = controls[0], controls[1], controls[2], controls[3], controls[4:]
+        # Outside the image there is nothing to keep: decided a cycle before the unit arrives.
+        inside = Signal()
+        m.d.comb += inside.eq((x >= 0) & (x < layer.input_width) & (y >= 0) & (y < layer.input_height))
+        keep = delay(m, inside, self.ARRIVAL_CYCLES, "keep")
+        arrived = Signal(machine.unit_bits)
+        m.d.sync += arrived.eq(Mux(keep, self.read_data, 0))
 
+        controls = delay(m, Cat(running, first_tap, last_tap, output_address), self.ARRIVAL_CYCLES + 1, "controls")
+        valid, first, last, address = controls[0], controls[1], controls[2], controls[3:]
         held = Signal(machine.unit_bits)
         largest = Signal(machine.unit_bits)
-        candidate = Mux(keep, self.read_data, 0)
-        m.d.comb += largest.eq(self._maximum(m, candidate, Mux(first, 0, held)))
+        m.d.comb += largest.eq(self._maximum(m, arrived, Mux(first, 0, held)))
         with m.If(valid):
             m.d.sync += held.eq(largest)
         m.d.sync += [
@@ -165,35 +166,40 @@ class MaxPool(wiring.Component):
         return m
 
     def _maximum(self, m, left, right):
-        """Return the slot-wise maximum of two units."""
+        """Return the slot-wise maximum of two units.
+
+        Slots are 1, 2, 4 ... groups wide and begin at multiples of that: runs of 2^k groups are compared for every k,
+        each from the two halves of it, and a group goes with the run that its slot is.
+        """
         machine = self.machine
         bits = machine.group_bits
         left_unit = Signal(machine.unit_bits)
         right_unit = Signal(machine.unit_bits)
         m.d.comb += [left_unit.eq(left), right_unit.eq(right)]
         parts = [[None] * machine.bank_lanes for _ in range(machine.groups)]
-        # ends_slot[k]: group k is the top group of a slot.
-        ends_slot = Signal(machine.groups)
-        with m.Switch(self.layer.slot_index):
-            for slot in machine.slots:
-                index = machine.slot_index(slot)
-                ends = sum(1 << k for k in range(machine.groups) if (k + 1) % (1 << index) == 0)
-                with m.Case(index):
-                    m.d.comb += ends_slot.eq(ends)
         for lane in range(machine.bank_lanes):
-            greater = []
-            carry = 0
-            for group in range(machine.groups):
-                a = left_unit.word_select(group * machine.bank_lanes + lane, bits)
-                b = right_unit.word_select(group * machine.bank_lanes + lane, bits)
-                wins = Signal(name=f"wins_{lane}_{group}")
-                m.d.comb += wins.eq((a > b) | ((a == b) & carry))
-                greater.append(wins)
-                carry = wins & ~ends_slot[group]
-            chosen = greater[-1]
-            for group in reversed(range(machine.groups)):
-                chosen = Mux(ends_slot[group], greater[group], chosen)
-                a = left_unit.word_select(group * machine.bank_lanes + lane, bits)
-                b = right_unit.word_select(group * machine.bank_lanes + lane, bits)
+            words = [
+                (
+                    left_unit.word_select(group * machine.bank_lanes + lane, bits),
+                    right_unit.word_select(group * machine.bank_lanes + lane, bits),
+                )
+                for group in range(machine.groups)
+            ]
+            # greater[k][run], equal[k][run]: the left run of 2^k groups is the greater one, or they are equal.
+            greater, equal = [[a > b for a, b in words]], [[a == b for a, b in words]]
+            while len(greater[-1]) > 1:
+                tops, bottoms = greater[-1][1::2], greater[-1][::2]
+                equal_tops, equal_bottoms = equal[-1][1::2], equal[-1][::2]
+                greater.append(
+                    [top | (same & bottom) for top, same, bottom in zip(tops, equal_tops, bottoms, strict=True)]
+                )
+                equal.append([top & bottom for top, bottom in zip(equal_tops, equal_bottoms, strict=True)])
+            for group, (a, b) in enumerate(words):
+                chosen = Signal(name=f"chosen_{lane}_{group}")
+                with m.Switch(self.layer.slot_index):
+                    for slot in machine.slots:
+                        index = machine.slot_index(slot)
+                        with m.Case(index):
+                            m.d.comb += chosen.eq(greater[index][group >> index])
                 parts[group][lane] = Mux(chosen, a, b)
         return Cat(*(part for group in parts for part in group))

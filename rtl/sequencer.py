@@ -1,17 +1,13 @@
 """Runs the layers of one image after another: fetch a descriptor, start the engines, wait until the layer is stored."""
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim.machine import LOAD_WORD_BITS, Machine
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.multiple import multiple
 from rtl.records import struct
-
-
-def multiple(value: Value, factor: int) -> Value:
-    """Return ``value * factor`` in adders: synthesis would take a multiplier, and a slow one without registers."""
-    return sum(value << bit for bit in range(factor.bit_length()) if factor >> bit & 1)
 
 
 class Sequencer(wiring.Component):

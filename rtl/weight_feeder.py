@@ -4,9 +4,19 @@ from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import ADDRESS_LATENCY_CYCLES, KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
+from hwsim.machine import (
+    ADDRESS_LATENCY_CYCLES,
+    FEEDER_PASS_CYCLES,
+    KERNEL_BITS,
+    LANE_BITS,
+    SIZE_BITS,
+    Machine,
+    bits_for,
+)
+from rtl.countdown import Countdown
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
+from rtl.multiple import multiple
 from rtl.records import struct
 
 
@@ -48,7 +58,7 @@ class WeightFeeder(wiring.Component):
     With the DSP datapath a pass applies a digit, which is several planes: a row of all of them, top plane first, is
     loaded before the next row. "Plane" stands for the digit then.
 
-    Throughput: a pass that loads n weight rows is ready n + 1 cycles after the previous one was taken.
+    Throughput: a pass that loads n weight rows is ready n + ``PASS_CYCLES`` cycles after the previous one was taken.
 
     Members
     -------
@@ -75,6 +85,8 @@ class WeightFeeder(wiring.Component):
     take : In(1)
         The streamer starts ``next_pass``; only while ``pass_ready``.
     """
+
+    PASS_CYCLES = FEEDER_PASS_CYCLES
 
     def __init__(self, machine: Machine):
         self.machine = machine
@@ -103,91 +115,108 @@ class WeightFeeder(wiring.Component):
         m = Module()
         machine = self.machine
         layer = self.layer
-        staging_bits = machine.staging_address_bits
 
-        tile = Signal(SIZE_BITS)
+        tiles, planes = Countdown(SIZE_BITS, "tiles"), Countdown(4, "planes")
         pixels_left = Signal(2 * SIZE_BITS)
-        plane = Signal(4)
         half = Signal()
-        first_step = Signal()
-        last_plane = plane == layer.passes - 1
-        last_strip = pixels_left <= machine.strip_pixels
-        last_tile = tile == layer.tiles - 1
+        first_plane, second_plane, first_step = Signal(), Signal(), Signal()
+        # A strip takes more cycles than this needs to follow.
+        last_strip = Signal()
+        m.d.sync += last_strip.eq(pixels_left <= machine.strip_pixels)
 
         # The unit being loaded: its place in the window, relative to the output pixel's first one.
-        unit = Signal(SIZE_BITS)
-        kernel_row, kernel_column = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
+        units_left = Countdown(SIZE_BITS, "units")
+        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
+        kernel_row, kernel_column = Signal(signed(KERNEL_BITS + 1)), Signal(signed(KERNEL_BITS + 1))
         row_offset, offset = Signal(machine.unit_address_bits), Signal(machine.unit_address_bits)
-        last_of_tap = unit == layer.units - 1
-        last_of_row = last_of_tap & (kernel_column == layer.kernel_width - 1)
-        last_of_window = last_of_row & (kernel_row == layer.kernel_height - 1)
+        last_of_tap = units_left.is_last
+        last_of_row = last_of_tap & kernel_columns.is_last
+        last_of_window = last_of_row & kernel_rows.is_last
         window_ended = Signal()
 
+        # The staged row being loaded: its place in the unit. A unit takes unit_turns of them.
         bank = Signal(range(max(2, machine.banks)))
         group = Signal(range(max(2, machine.groups)))
         part = Signal(range(max(2, machine.unit_rows)))
-        groups_minus_one = Signal(range(max(2, machine.groups)))
-        with m.Switch(layer.slot_index):
-            for slot in machine.slots:
-                with m.Case(machine.slot_index(slot)):
-                    m.d.comb += groups_minus_one.eq(machine.activations_per_lane(slot) - 1)
-
-        plane_address = Signal(staging_bits)
-        read_address = Signal(staging_bits)
-        next_plane = (plane_address + layer.plane_step)[:staging_bits]
+        last_part = part == machine.unit_rows - 1
+        turns_max = machine.groups * machine.unit_rows * (LANE_BITS if self.feeds_digits else 1)
+        unit_turns, turns = Signal(range(turns_max + 1)), Countdown(bits_for(turns_max), "turns")
         row_ends = Const(1, 1)
         if self.feeds_digits:
             # The bit of the digits that is loaded, the row that it is of, and where the next digit begins.
             bit, top_bit = Signal(range(LANE_BITS)), Signal(range(LANE_BITS))
-            row_address, next_plane, row_is_first = Signal(staging_bits), Signal(staging_bits), Signal()
-            with m.Switch(layer.slot_index):
-                for slot in machine.slots:
-                    with m.Case(machine.slot_index(slot)):
-                        m.d.comb += top_bit.eq(Mux(plane == 0, layer.first_digit_planes, slot) - 1)
+            row_address, next_digit = Signal.like(self.staging_address), Signal.like(self.staging_address)
+            row_is_first = Signal()
             row_ends = bit == 0
-        # Where the rows of a step repeat (average pooling of narrow layers), only the first step of a job loads them.
-        loads = ~layer.keeps_weights | first_step
-        last_part = part == machine.unit_rows - 1
-        unit_ends = ~loads | ((group == groups_minus_one) & last_part & row_ends)
-        reading = Signal()
+            first_turns, other_turns = Signal.like(unit_turns), Signal.like(unit_turns)
+            m.d.comb += unit_turns.eq(Mux(first_plane, first_turns, other_turns))
+        with m.Switch(layer.slot_index):
+            for slot in machine.slots:
+                unit_rows = machine.activations_per_lane(slot) * machine.unit_rows
+                with m.Case(machine.slot_index(slot)):
+                    if self.feeds_digits:
+                        m.d.sync += [
+                            first_turns.eq(multiple(layer.first_digit_planes, unit_rows)),
+                            other_turns.eq(slot * unit_rows),
+                        ]
+                        m.d.comb += top_bit.eq(Mux(first_plane, layer.first_digit_planes, slot) - 1)
+                    else:
+                        m.d.sync += unit_turns.eq(unit_rows)
+
+        # Where a tile begins in each half, and the plane and the row of it that is being read.
+        half_starts = [Signal.like(self.staging_address, name=f"start_of_half_{index}") for index in range(2)]
+        m.d.sync += [
+            start.eq(layer.staging_start + index * machine.staging_words) for index, start in enumerate(half_starts)
+        ]
+        tile_start = Mux(half, half_starts[1], half_starts[0])
+        plane_address, read_address = Signal.like(self.staging_address), Signal.like(self.staging_address)
+        reading, clears = Signal(), Signal()
         units = Signal(data.ArrayLayout(unit_layout(machine), machine.banks))
 
         m.d.comb += [
-            self.staging_address.eq(read_address + Mux(half, machine.staging_words, 0)),
+            self.staging_address.eq(read_address),
             self.next_pass.units.eq(units),
-            self.next_pass.clears.eq((plane == 0) & first_step),
-            self.next_pass.doubles.eq((plane != 0) & first_step),
+            self.next_pass.clears.eq(first_plane & first_step),
+            self.next_pass.doubles.eq(~first_plane & first_step),
             # A bipolar weight's two planes are one digit.
             self.next_pass.subtracts.eq(
-                ((plane == 0) & (layer.subtracts_first | layer.subtracts_second))
+                (first_plane & (layer.subtracts_first | layer.subtracts_second))
                 if self.feeds_digits
-                else ((plane == 0) & layer.subtracts_first) | ((plane == 1) & layer.subtracts_second)
+                else (first_plane & layer.subtracts_first) | (second_plane & layer.subtracts_second)
             ),
-            self.next_pass.first_of_job.eq((plane == 0) & first_step),
-            self.next_pass.last_of_job.eq(last_plane & window_ended),
-            self.next_pass.releases_image.eq(layer.releases_image & last_tile),
+            self.next_pass.first_of_job.eq(first_plane & first_step),
+            self.next_pass.last_of_job.eq(planes.is_last & window_ended),
+            self.next_pass.releases_image.eq(layer.releases_image & tiles.is_last),
         ]
+
+        # Where the rows of a step repeat (average pooling of narrow layers), only the first step of a job loads them.
+        loads = ~layer.keeps_weights | first_step
 
         def begin_window(address):
             return [
                 first_step.eq(1),
                 window_ended.eq(0),
-                unit.eq(0),
-                kernel_row.eq(0),
-                kernel_column.eq(0),
+                *units_left.begin(layer.units),
+                *kernel_columns.begin(layer.kernel_width),
+                *kernel_rows.begin(layer.kernel_height),
+                kernel_row.eq(-layer.padding),
+                kernel_column.eq(-layer.padding),
                 row_offset.eq(0),
                 offset.eq(0),
                 plane_address.eq(address),
                 read_address.eq(address),
             ]
 
+        def begin_planes():
+            return [*planes.begin(layer.passes), first_plane.eq(1), second_plane.eq(0)]
+
         begin_step = [
             bank.eq(0),
             group.eq(0),
             part.eq(0),
+            *turns.begin(Mux(loads, unit_turns, 1)),
             *(units[index].valid.eq(0) for index in range(machine.banks)),
         ]
-        clears = Signal()
         if self.feeds_digits:
             begin_step += [bit.eq(top_bit), row_address.eq(read_address), row_is_first.eq(first_step)]
 
@@ -197,12 +226,13 @@ class WeightFeeder(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start & ~layer.is_max_pool):
-                    m.d.sync += [tile.eq(0), pixels_left.eq(layer.output_pixels), plane.eq(0)]
-                    m.d.sync += begin_window(layer.staging_start)
+                    m.d.sync += [*tiles.begin(layer.tiles), pixels_left.eq(layer.output_pixels), *begin_planes()]
                     m.next = "WAIT TILE"
             with m.State("WAIT TILE"):
                 m.d.comb += clears.eq(1)
-                m.d.sync += begin_step
+                m.d.sync += [*begin_window(tile_start), *begin_step, *turns.begin(unit_turns)]
+                if self.feeds_digits:
+                    m.d.sync += [row_address.eq(tile_start), row_is_first.eq(1)]
                 with m.If(self.tile_ready):
                     m.next = "LOAD"
             with m.State("BEGIN"):
@@ -211,37 +241,41 @@ class WeightFeeder(wiring.Component):
                 m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.comb += reading.eq(loads)
+                m.d.sync += turns.step_or_begin(Mux(loads, unit_turns, 1))
                 with m.Switch(bank):
                     for index in range(machine.banks):
                         with m.Case(index):
                             m.d.sync += [
                                 units[index].valid.eq(1),
                                 units[index].offset.eq(offset),
-                                units[index].kernel_row.eq(kernel_row - layer.padding),
-                                units[index].kernel_column.eq(kernel_column - layer.padding),
+                                units[index].kernel_row.eq(kernel_row),
+                                units[index].kernel_column.eq(kernel_column),
                             ]
                 if self.feeds_digits:
                     m.d.sync += [read_address.eq(read_address + layer.plane_step), bit.eq(bit - 1)]
                     with m.If(row_ends):
                         m.d.sync += [begin_row(row_address + 1), bit.eq(top_bit), row_is_first.eq(0)]
                         with m.If(row_is_first):
-                            m.d.sync += next_plane.eq(read_address + layer.plane_step)
+                            m.d.sync += next_digit.eq(read_address + layer.plane_step)
                 else:
                     m.d.sync += begin_row(read_address + 1)
                 with m.If(row_ends):
                     m.d.sync += part.eq(Mux(last_part, 0, part + 1))
                     with m.If(last_part):
                         m.d.sync += group.eq(group + 1)
-                with m.If(unit_ends):
-                    m.d.sync += [group.eq(0), part.eq(0), bank.eq(bank + 1), unit.eq(unit + 1), offset.eq(offset + 1)]
+                with m.If(turns.is_last):
+                    m.d.sync += [group.eq(0), part.eq(0), bank.eq(bank + 1), offset.eq(offset + 1)]
+                    m.d.sync += units_left.step_or_begin(layer.units)
                     with m.If(last_of_tap):
-                        m.d.sync += [unit.eq(0), kernel_column.eq(kernel_column + 1)]
+                        m.d.sync += [kernel_column.eq(kernel_column + 1), *kernel_columns.step()]
                         with m.If(layer.shares_taps):
                             m.d.sync += begin_row(plane_address)
                     with m.If(last_of_row):
                         m.d.sync += [
-                            kernel_column.eq(0),
+                            kernel_column.eq(-layer.padding),
+                            *kernel_columns.begin(layer.kernel_width),
                             kernel_row.eq(kernel_row + 1),
+                            *kernel_rows.step(),
                             row_offset.eq(row_offset + layer.kernel_row_step),
                             offset.eq(row_offset + layer.kernel_row_step),
                         ]
@@ -251,23 +285,24 @@ class WeightFeeder(wiring.Component):
             with m.State("READY"):
                 m.d.comb += self.pass_ready.eq(1)
                 with m.If(self.take):
-                    m.next = "BEGIN"
-                    m.d.sync += first_step.eq(0)
-                    with m.If(window_ended):
-                        with m.If(~last_plane):
-                            m.d.sync += plane.eq(plane + 1)
-                            m.d.sync += begin_window(next_plane)
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.sync += first_step.eq(0)
+                m.next = "BEGIN"
+                with m.If(window_ended):
+                    with m.If(~planes.is_last):
+                        m.d.sync += [*planes.step(), first_plane.eq(0), second_plane.eq(first_plane)]
+                        m.d.sync += begin_window(next_digit if self.feeds_digits else plane_address + layer.plane_step)
+                    with m.Else():
+                        m.d.sync += [*begin_planes(), *begin_window(tile_start)]
+                        with m.If(~last_strip):
+                            m.d.sync += pixels_left.eq(pixels_left - machine.strip_pixels)
                         with m.Else():
-                            m.d.sync += plane.eq(0)
-                            m.d.sync += begin_window(layer.staging_start)
-                            with m.If(~last_strip):
-                                m.d.sync += pixels_left.eq(pixels_left - machine.strip_pixels)
-                            with m.Else():
-                                m.d.comb += self.tile_release.eq(1)
-                                m.d.sync += [half.eq(~half), tile.eq(tile + 1), pixels_left.eq(layer.output_pixels)]
-                                m.next = "WAIT TILE"
-                                with m.If(last_tile):
-                                    m.next = "IDLE"
+                            m.d.comb += self.tile_release.eq(1)
+                            m.d.sync += [half.eq(~half), *tiles.step(), pixels_left.eq(layer.output_pixels)]
+                            m.next = "WAIT TILE"
+                            with m.If(tiles.is_last):
+                                m.next = "IDLE"
 
         # The load port's controls travel with the staged row, and arrive no earlier than the swap of the pass before.
         row = Signal.like(self.weight_row)
@@ -275,7 +310,7 @@ class WeightFeeder(wiring.Component):
         controls = {"write": reading, "row": row, "group": group}
         if self.feeds_digits:
             # A signed digit is loaded with its top plane inverted.
-            inverts = (plane == 0) & layer.subtracts_first & (bit == top_bit)
+            inverts = first_plane & layer.subtracts_first & (bit == top_bit)
             controls |= {"clear": clears, "bit": bit, "inverts": inverts}
         delayed = Signal(data.StructLayout({name: len(value) for name, value in controls.items()}))
         m.d.comb += [delayed[name].eq(value) for name, value in controls.items()]
@@ -283,20 +318,22 @@ class WeightFeeder(wiring.Component):
         staged = self.staging_data
         if self.feeds_digits:
             staged = staged ^ before.inverts.replicate(machine.weight_port_bits)
-        delayed = delay(m, before, ADDRESS_LATENCY_CYCLES, "delayed_again")
-        m.d.comb += [
-            self.weight_data.eq(delay(m, staged, ADDRESS_LATENCY_CYCLES, "staged")),
-            self.weight_write.eq(delayed.write),
-            self.weight_row.eq(delayed.row),
-        ]
-        if self.feeds_digits:
-            m.d.comb += [self.weight_bit.eq(delayed.bit), self.weight_clear.eq(delayed.clear)]
+        m.d.comb += self.weight_data.eq(delay(m, staged, ADDRESS_LATENCY_CYCLES, "staged"))
+        # The groups are decoded ahead of the last register.
+        before = delay(m, before, ADDRESS_LATENCY_CYCLES - 1, "delayed_again")
+        groups = Signal(machine.groups)
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 index = machine.slot_index(slot)
                 with m.Case(index):
                     m.d.comb += [
-                        self.weight_groups[position].eq(delayed.group == position >> index)
-                        for position in range(machine.groups)
+                        groups[position].eq(before.group == position >> index) for position in range(machine.groups)
                     ]
+        m.d.sync += [
+            self.weight_groups.eq(groups),
+            self.weight_write.eq(before.write),
+            self.weight_row.eq(before.row),
+        ]
+        if self.feeds_digits:
+            m.d.sync += [self.weight_bit.eq(before.bit), self.weight_clear.eq(before.clear)]
         return m

@@ -183,12 +183,14 @@ class WeightLoader(wiring.Component):
         row_start = Signal(machine.staging_address_bits + 1)
         first_out = switch.o_position == last_position
         address = Signal(machine.staging_address_bits + 1)
-        m.d.comb += [
-            address.eq(Mux(first_out, row_start, plane_address)),
+        m.d.comb += address.eq(Mux(first_out, row_start, plane_address))
+        # A register ahead of the staging memory, STAGING_WRITE_CYCLES.
+        m.d.sync += [
             self.staging_address.eq(address),
             self.staging_data.eq(switch.o_plane),
             self.staging_write.eq(switch.o_valid),
         ]
+        m.d.sync += finishes_tile.eq(0)
         with m.If(takes_half):
             m.d.sync += row_start.eq(entry.staging_start + Mux(half, machine.staging_words, 0))
         with m.If(switch.o_valid):
@@ -197,7 +199,7 @@ class WeightLoader(wiring.Component):
                 m.d.sync += [rows_out.eq(rows_out + 1), row_start.eq(row_start + 1)]
                 with m.If(rows_out == last_row):
                     m.d.sync += rows_out.eq(0)
-                    m.d.comb += finishes_tile.eq(1)
+                    m.d.sync += finishes_tile.eq(1)
         return m
 
     def _collect(self, m, spare, arrives, plane, row_of_bundle):

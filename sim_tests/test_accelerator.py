@@ -102,9 +102,9 @@ NESTED_MACHINE = machine_for(
         activation_widths=STANDARD,
         lanes=8,
         columns=4,
-        banks=2,
+        banks=1,
         requantizers=1,
-        weight_port_bits=16,
+        weight_port_bits=32,
         strip_pixels=4,
     ),
 )
@@ -234,21 +234,21 @@ MUTATIONS = {
     ),
     "place of the skip code": (
         Drain,
-        'layer.skip_start + skip_offset["now"] + channel_group),\n        ]',
-        'choose(7, layer.skip_start, 0) + skip_offset["now"] + channel_group),\n        ]',
+        "skip_read_start.eq(layer.skip_start + channel_group)",
+        "skip_read_start.eq(choose(7, layer.skip_start, 0) + channel_group)",
     ),
-    "lanes of a code": (Drain, "(written.lane_run == lane_run)", "(choose(8, written.lane_run, 0) == lane_run)"),
+    "lanes of a code": (Drain, "(written.lane_run == run)", "(choose(8, written.lane_run, 0) == run)"),
     "hazard of the accumulators": (
         ActivationStreamer,
-        "aged = age >= self.hazard_cycles - 1",
-        "aged = age >= choose(9, self.hazard_cycles - 1, 1)",
+        "age.begin(self.hazard_cycles)",
+        "age.begin(choose(9, self.hazard_cycles, 2))",
     ),
     "row stride": (
         ActivationStreamer,
         'after["y"].eq(current["y"] + Mux(row_ends, layer.stride, 0))',
         'after["y"].eq(current["y"] + Mux(row_ends, choose(10, layer.stride, 1), 0))',
     ),
-    "carry between the groups of a slot": (MaxPool, "((a == b) & carry)", "((a == b) & choose(11, carry, 0))"),
+    "carry between the groups of a slot": (MaxPool, "top | (same & bottom)", "top | (same & choose(11, bottom, 0))"),
     "first tap of a pooling window": (MaxPool, "Mux(first, 0, held)", "Mux(choose(12, first, 0), 0, held)"),
 }
 

@@ -24,10 +24,11 @@ def units_meet_positions(component):
     m, dut = bench.m, bench.component
     layer, banks = dut.layer, MACHINE.banks
     bank_bits = banks.bit_length() - 1
+    bench.assume_constant(layer.as_value())
     del bench.inputs["read_data"]
     for bank in range(banks):
         read = Cat(Const(bank, bank_bits), dut.read_address[bank])
-        m.d.comb += dut.read_data[bank].eq(bench.past(read, TwoCycleMemory.LATENCY))
+        m.d.comb += dut.read_data[bank].eq(bench.past(read, 1 + TwoCycleMemory.LATENCY))
 
     running, this_pass = bench.internal("dut.running"), bench.view("dut.this_pass")
     address, x, y = (bench.signal(f"dut.current_{name}") for name in ("address", "x", "y"))

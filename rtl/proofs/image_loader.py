@@ -27,8 +27,23 @@ def keeps_windows(component):
     lays_out = bench.in_state("dut", "LAY OUT")
     bench.check(taken == laid + on_the_way + lays_out, "a window is being laid out, on its way, or there to be read")
     bench.check(taken <= geometry.windows_held, "no more windows than the ring holds")
+    rows = [bench.signal(f"dut.rows_received_{half}") for half in range(2)]
+    received = [bench.signal(f"dut.half_{half}_received") for half in range(2)]
+    receives, rows_left = bench.internal("dut.receive_half"), bench.signal("dut.rows_left")
+    before_image, is_loaded = bench.signal("dut.before_image"), bench.signal("dut.is_loaded")
+    bench.check(bench.signal("dut.rows_is_last") == (rows_left == 1), "the last row is known")
     for half in range(2):
-        bench.check(bench.signal(f"dut.rows_received_{half}") <= geometry.height, "no more rows than an image has")
+        bench.check(rows[half] <= geometry.height, "no more rows than an image has")
+        bench.implies(received[half], rows[half] == geometry.height, "an image that has been received is whole")
+        bench.implies((receives != half) & ~received[half], rows[half] == 0, "an image comes into one half")
+        bench.implies(
+            (receives == half) & ~received[half] & is_loaded,
+            (rows_left >= 1) & (rows[half] + rows_left == geometry.height),
+            "the rows to come and those that are here are an image",
+        )
+        bench.implies((receives == half) & received[half], before_image, "nothing comes where no half is free")
+    bench.implies(before_image & is_loaded, rows_left == geometry.height, "a new image has all its rows to come")
+    bench.implies(~is_loaded, before_image, "nothing comes before the geometry")
     bench.implies(dut.image_ready, images_ahead >= 0, "the image after one that is being laid out is not ready")
     bench.check(images_ahead >= -1, "no more than one image runs before it is laid out")
     return bench
@@ -46,8 +61,8 @@ PROOFS = (
         mutants=(
             Mutant("taken != geometry.windows_held", "laid != geometry.windows_held"),
             Mutant("m.d.comb += begins_window.eq(has_room)", "m.d.comb += begins_window.eq(1)"),
-            Mutant("self.i.ready.eq(rows_received != geometry.height)", "self.i.ready.eq(1)"),
-            Mutant("(images_ahead == 0) & ", ""),
+            Mutant("self.i.ready.eq(is_loaded & ~", "self.i.ready.eq(is_loaded | ~"),
+            Mutant("((images_ahead == 0) & enough)", "enough"),
         ),
     ),
 )

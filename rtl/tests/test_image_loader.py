@@ -164,6 +164,7 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
     async def source(ctx):  # type: ignore[no-untyped-def]
         for field, value in geometry.items():
             ctx.set(getattr(loader.geometry, field), value)
+        await ctx.tick()
         for value in image:
             ctx.set(loader.i.payload, int(value))
             ctx.set(loader.i.valid, 1)
@@ -173,6 +174,7 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
 
     async def watch(ctx):  # type: ignore[no-untyped-def]
         cycles = 0
+        await ctx.tick()
         while not ctx.get(loader.image_ready):
             await ctx.tick()
             cycles += 1
