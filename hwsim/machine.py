@@ -48,12 +48,13 @@ BUNDLE_ROWS = 9
 """Block RAMs keep a ninth bit with every byte: eight weight rows have room for one more in theirs."""
 
 MEMORY_LATENCY_CYCLES = 2
-WEIGHT_ARRIVAL_CYCLES = MEMORY_LATENCY_CYCLES + 2
+WEIGHT_ARRIVAL_CYCLES = MEMORY_LATENCY_CYCLES + 3
 """From the cycle of a weight plane in the loader to the switch: registers before and behind the weight memory."""
 
 FEEDER_PASS_CYCLES = 2
 """From the cycle in which a pass is taken to the first weight row of the next one: the loops go on, a step begins."""
 
+IMAGE_WRITE_CYCLES = MEMORY_LATENCY_CYCLES + 1
 ADDRESS_LATENCY_CYCLES = 2
 ACTIVATION_ARRIVAL_CYCLES = 1
 WEIGHT_SWITCH_LATENCY_CYCLES = 3
@@ -63,8 +64,8 @@ ACCUMULATOR_LATENCY_CYCLES = 2
 ACCUMULATOR_HAZARD_CYCLES = 5
 ACCUMULATOR_ARRIVAL_CYCLES = 1
 REQUANTIZER_LATENCY_CYCLES = 8
-CODE_WRITE_CYCLES = 2
-MAX_POOL_LATENCY_CYCLES = MEMORY_LATENCY_CYCLES + 4
+CODE_WRITE_CYCLES = 3
+MAX_POOL_LATENCY_CYCLES = MEMORY_LATENCY_CYCLES + 5
 """Pipeline depths that ``hwsim.timing`` counts with; the hardware's own are checked against them."""
 
 DATAPATHS = ("planes", "dsp")

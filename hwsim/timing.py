@@ -21,6 +21,7 @@ from hwsim.machine import (
     ARRAY_LATENCY_CYCLES,
     CODE_WRITE_CYCLES,
     FEEDER_PASS_CYCLES,
+    IMAGE_WRITE_CYCLES,
     MAX_POOL_LATENCY_CYCLES,
     MEMORY_LATENCY_CYCLES,
     REQUANTIZER_LATENCY_CYCLES,
@@ -86,7 +87,8 @@ def image_timing(machine: Machine, part: AssignmentProgram, *, weights_staged: b
         Count as if every tile of weights were staged before the array asks for it. A layer's cycles then depend on its
         own widths alone; the difference to the machine's is the time in which the array waits for the loader.
     """
-    fetch_cycles = machine.layer_layout.load_words + MEMORY_LATENCY_CYCLES
+    # The words of the descriptor, and a cycle in which what the engines derive from it settles.
+    fetch_cycles = machine.layer_layout.load_words + MEMORY_LATENCY_CYCLES + 1
     names = list(part.assignment.layers)
     loader = _Staged(part) if weights_staged else _Loader(part)
     timings = []
@@ -233,7 +235,7 @@ def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
         here = min(max(needed, 1), image["height"]) * row_bytes
         windows = min(lead - row * row_windows, row_windows)
         begin = max(begin, here) + 1 + windows * window_cycles
-    return max(begin + MEMORY_LATENCY_CYCLES, image["height"] * row_bytes) + 1
+    return max(begin + IMAGE_WRITE_CYCLES, image["height"] * row_bytes) + 1
 
 
 def image_interval_cycles(image: Mapping[str, int]) -> int:
@@ -246,5 +248,5 @@ def image_interval_cycles(image: Mapping[str, int]) -> int:
     """
     window_cycles = image["kernel_height"] * image["kernel_width"] * image["steps"]
     # A row of windows waits once; an image ends with the memory's latency, a cycle to settle and one to begin.
-    layout = image["output_height"] * (1 + image["output_width"] * window_cycles) + MEMORY_LATENCY_CYCLES + 2
+    layout = image["output_height"] * (1 + image["output_width"] * window_cycles) + IMAGE_WRITE_CYCLES + 2
     return max(image["image_bytes"], layout)

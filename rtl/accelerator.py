@@ -13,7 +13,7 @@ from rtl.delay import delay
 from rtl.drain import SKIP_OPERAND_BITS, Drain
 from rtl.dsp_array import DspArray
 from rtl.image_loader import ImageLoader
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.leaves.signed_product import Ecp5SignedProduct
 from rtl.load_port import LoadPort
 from rtl.max_pool import MaxPool
@@ -115,14 +115,20 @@ class Accelerator(wiring.Component):
         machine = self.machine
         m = Module()
 
-        def memory(name, width, depth, granularity=None, read_enable=1):
-            part = TwoCycleMemory(width, max(2, depth), granularity)
+        def memory(name, width, depth, granularity=None, read_enable=1, kind=TwoCycleMemory):
+            part = kind(width, max(2, depth), granularity)
             m.submodules[f"{name}_memory"] = part
             m.d.comb += part.read_enable.eq(read_enable)
             return part
 
         m.submodules.weight_loader = loader = WeightLoader(machine)
-        weights = memory("weight", machine.weight_word_bits, machine.weight_words, read_enable=loader.weight_read)
+        weights = memory(
+            "weight",
+            machine.weight_word_bits,
+            machine.weight_words,
+            read_enable=loader.weight_read,
+            kind=GatheredMemory,
+        )
         staging = memory("staging", machine.weight_port_bits, 2 * machine.staging_words)
         tables = memory("table", machine.table_layout.bits, machine.table_words)
         skip_tables = memory("skip_table", machine.requantizer.skip_multiplier_bits, machine.skip_table_words)
@@ -230,9 +236,7 @@ class Accelerator(wiring.Component):
             images.write_address.eq(image_loader.write_address),
             images.write_data.eq(image_loader.write_data),
             images.write_enable.eq(image_loader.write_enable),
-            max_pool.read_data.eq(
-                Cat(part.read_data for part in activations).word_select(pool_bank, machine.unit_bits)
-            ),
+            max_pool.read_data.eq(streamer.read_data.as_value().word_select(pool_bank, machine.unit_bits)),
             array.activations.eq(
                 Cat(
                     streamer.activations[bank][(group * machine.bank_lanes) * machine.group_bits :][
@@ -257,9 +261,7 @@ class Accelerator(wiring.Component):
             m.d.sync += part.read_address.eq(
                 Mux(layer.is_max_pool, max_pool.read_address >> bank_bits, streamer.read_address[bank])
             )
-            m.d.comb += [
-                streamer.read_data[bank].eq(Mux(layer.reads_image, image_unit, part.read_data)),
-            ]
+            m.d.sync += streamer.read_data[bank].eq(Mux(layer.reads_image, image_unit, part.read_data))
         with m.Switch(layer.slot_index):
             for slot in machine.slots:
                 with m.Case(machine.slot_index(slot)):

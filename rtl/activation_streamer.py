@@ -67,7 +67,8 @@ class ActivationStreamer(wiring.Component):
     image_address : Out
         The same for the image memory, where the units of a word lie side by side.
     read_data : In
-        For each bank, that word, three cycles later: from the register to the memory's output.
+        For each bank, that word, ``1 + MEMORY_LATENCY_CYCLES + ACTIVATION_ARRIVAL_CYCLES`` cycles later: there are
+        registers ahead of the memories and behind them.
     activations : Out
         For each bank position, the unit for its lanes.
     step : Out
@@ -151,13 +152,14 @@ class ActivationStreamer(wiring.Component):
         with m.If(~age.is_last):
             m.d.sync += age.step()
 
-        row_ends = current["row_ends"]
+        row_ends, row_is_pixel = current["row_ends"], Signal()
+        m.d.sync += row_is_pixel.eq(layer.output_width == 1)
         next_address = (
             Mux(row_ends, current["row_address"], current["address"]) + Mux(row_ends, layer.row_step, layer.pixel_step)
         )[:address_bits]
         m.d.comb += [
             after["columns_left"].eq(Mux(row_ends, layer.output_width, current["columns_left"] - 1)),
-            after["row_ends"].eq(Mux(row_ends, layer.output_width == 1, current["columns_left"] == 2)),
+            after["row_ends"].eq(Mux(row_ends, row_is_pixel, current["columns_left"] == 2)),
             after["x"].eq(Mux(row_ends, 0, current["x"] + layer.stride)),
             after["y"].eq(current["y"] + Mux(row_ends, layer.stride, 0)),
             after["row_address"].eq(Mux(row_ends, next_address, current["row_address"])),
@@ -166,7 +168,7 @@ class ActivationStreamer(wiring.Component):
 
         initial = {
             "columns_left": layer.output_width,
-            "row_ends": layer.output_width == 1,
+            "row_ends": row_is_pixel,
             "x": 0,
             "y": 0,
             "row_address": layer.input_start,
@@ -242,13 +244,8 @@ class ActivationStreamer(wiring.Component):
         m.d.comb += [self.read_address[bank].eq(address) for bank, address in enumerate(rotated)]
         m.d.comb += self.image_address.eq(addresses[0] + self.image_base)
 
-        # The words come from far apart, so they get a register before they are turned.
-        arrived = [
-            delay(m, self.read_data[bank], ACTIVATION_ARRIVAL_CYCLES, f"arrived_{bank}")
-            for bank in range(machine.banks)
-        ]
         turn_data = delay(m, turn_1, self.LATENCY - 1, "turn_data") if bank_bits else None
         mask = delay(m, Cat(inside), self.LATENCY - 1, "mask")
-        units = rotate(arrived, turn_data, bank_bits, backward=False)
+        units = rotate([self.read_data[bank] for bank in range(machine.banks)], turn_data, bank_bits, backward=False)
         m.d.comb += [self.activations[index].eq(Mux(mask[index], unit, 0)) for index, unit in enumerate(units)]
         return m

@@ -1,12 +1,12 @@
 """Requantizes finished strips of accumulators into the stored forms of the output tensor."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from hwsim.machine import ACCUMULATOR_ARRIVAL_CYCLES, CODE_WRITE_CYCLES, LANE_BITS, SIZE_BITS, Machine, bits_for
-from rtl.countdown import Countdown
+from rtl.countdown import Countdown, Loop
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -131,7 +131,7 @@ class Drain(wiring.Component):
         # Distance of a pixel from the tensor's start: where the strip starts, where it is, where the next one starts.
         skip_offset = {name: Signal(range(machine.skip_words), name=f"skip_offset_{name}") for name in ("start", "now")}
         unit_offset = {name: Signal(machine.unit_address_bits, name=f"unit_offset_{name}") for name in ("start", "now")}
-        columns = {name: Countdown(SIZE_BITS, f"columns_{name}") for name in ("start", "now")}
+        columns = {name: Loop(m, layer.output_width, f"columns_{name}") for name in ("start", "now")}
 
         tables = Signal(data.ArrayLayout(struct(machine.table_layout), requantizers))
         skip_multipliers = Signal(data.ArrayLayout(machine.requantizer.skip_multiplier_bits, requantizers))
@@ -139,7 +139,7 @@ class Drain(wiring.Component):
         table_address = Signal(range(machine.table_words))
         skip_table_address = Signal.like(self.skip_table_address)
         reads = Countdown(bits_for(requantizers), "reads")
-        settle = Signal(range(64))
+        settle = Countdown(bits_for(output_latency() + 1), "settle")
 
         reading_table = Signal()
         reading_code_table = Signal()
@@ -170,7 +170,7 @@ class Drain(wiring.Component):
             return [
                 skip_offset["start"].eq(0),
                 unit_offset["start"].eq(0),
-                *columns["start"].begin(layer.output_width),
+                *columns["start"].begin(),
             ]
 
         row_end_units = Signal(machine.unit_address_bits)
@@ -178,7 +178,6 @@ class Drain(wiring.Component):
         next_skip_offset = skip_offset["now"] + layer.channel_groups
         next_unit_offset = unit_offset["now"] + Mux(columns["now"].is_last, row_end_units, layer.output_units)
 
-        latency = output_latency()
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start & ~layer.is_max_pool):
@@ -235,7 +234,7 @@ class Drain(wiring.Component):
                     *pixels.step(),
                     skip_offset["now"].eq(next_skip_offset),
                     unit_offset["now"].eq(next_unit_offset),
-                    *columns["now"].step_or_begin(layer.output_width),
+                    *columns["now"].step_or_begin(),
                 ]
                 with m.If(pixels.is_last):
                     with m.If(~groups.is_last):
@@ -248,17 +247,17 @@ class Drain(wiring.Component):
                             bank.eq(~bank),
                             skip_offset["start"].eq(next_skip_offset),
                             unit_offset["start"].eq(next_unit_offset),
-                            *columns["start"].set(*columns["now"].after(layer.output_width)),
+                            *columns["start"].set(*columns["now"].after()),
                         ]
                         m.next = "WAIT BANK"
                         with m.If(is_last_strip):
                             m.d.sync += [tile_channel_group.eq(channel_group + 1), *begin_tensor()]
                             with m.If(is_last_tile):
-                                m.d.sync += settle.eq(latency)
+                                m.d.sync += settle.begin(output_latency() + 1)
                                 m.next = "SETTLE"
             with m.State("SETTLE"):
-                m.d.sync += settle.eq(settle - 1)
-                with m.If(settle == 0):
+                m.d.sync += settle.step()
+                with m.If(settle.is_last):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
 
@@ -305,13 +304,13 @@ class Drain(wiring.Component):
         logit_low, logit_high = spec.signed_low(spec.LOGIT_BITS), spec.signed_high(spec.LOGIT_BITS)
         low, high = Signal(signed(spec.LOGIT_BITS)), Signal(signed(spec.LOGIT_BITS))
         with m.If(layer.makes_logits):
-            m.d.comb += [low.eq(logit_low), high.eq(logit_high)]
+            m.d.sync += [low.eq(logit_low), high.eq(logit_high)]
         with m.Elif(layer.makes_skip & layer.makes_signed_skip):
-            m.d.comb += [low.eq(spec.signed_low(spec.SKIP_BITS)), high.eq(spec.signed_high(spec.SKIP_BITS))]
+            m.d.sync += [low.eq(spec.signed_low(spec.SKIP_BITS)), high.eq(spec.signed_high(spec.SKIP_BITS))]
         with m.Elif(layer.makes_skip):
-            m.d.comb += [low.eq(0), high.eq(spec.unsigned_high(spec.SKIP_BITS))]
+            m.d.sync += [low.eq(0), high.eq(spec.unsigned_high(spec.SKIP_BITS))]
         with m.Else():
-            m.d.comb += [low.eq(0), high.eq(layer.code_high)]
+            m.d.sync += [low.eq(0), high.eq(layer.code_high)]
 
         codes = []
         for lane in range(requantizers):
@@ -378,7 +377,8 @@ class Drain(wiring.Component):
     def _write_codes(self, m, codes, written):
         """Send every chunk of ``bank_lanes`` codes to its bank, and its bits to the groups of its slot.
 
-        ``written`` comes a cycle ahead of the codes, to find the chunks' places.
+        ``written`` comes a cycle ahead of the codes. Cycle 1: the chunks' unit addresses. Cycle 2: their banks, words
+        and groups, and the codes cut into groups. Then every bank takes the chunk that is its own.
         """
         machine = self.machine
         layer = self.layer
@@ -386,50 +386,62 @@ class Drain(wiring.Component):
         bank_bits = machine.banks.bit_length() - 1
         size = min(machine.bank_lanes, machine.requantizers)
         chunks = len(codes) // size
-        unit_addresses, group_runs, group_enables = [], [], []
+        words, hits, group_runs, group_enables = [], [], [], []
         for chunk in range(chunks):
             unit_address = Signal(machine.unit_address_bits, name=f"unit_address_{chunk}")
+            part_of_unit = Signal(len(written.first_chunk) + 1, name=f"part_of_unit_{chunk}")
             # enables[group], runs[group]: whether and with what this chunk writes a group of its unit.
             enables = Signal(machine.groups, name=f"enables_{chunk}")
             runs = Signal(data.ArrayLayout(size * bits, machine.groups), name=f"runs_{chunk}")
+            hit = Signal(machine.banks, name=f"hit_{chunk}")
+            word = Signal(machine.word_address_bits, name=f"word_{chunk}")
             own = codes[chunk * size : (chunk + 1) * size]
+            position = (written.first_chunk + chunk)[: len(part_of_unit)]
             with m.Switch(layer.output_slot_index):
                 for slot in machine.slots:
                     index = machine.slot_index(slot)
                     per_lane = machine.activations_per_lane(slot)
-                    position = (written.first_chunk + chunk)[: len(written.first_chunk) + 1]
                     with m.Case(index):
-                        m.d.sync += unit_address.eq(written.unit_address + (position >> per_lane.bit_length() - 1))
+                        m.d.sync += [
+                            unit_address.eq(written.unit_address + (position >> per_lane.bit_length() - 1)),
+                            part_of_unit.eq(position & (per_lane - 1)),
+                        ]
                         for group in range(machine.groups):
                             part = (group & ((1 << index) - 1)) * bits
-                            m.d.comb += runs[group].eq(Cat(code[part : part + bits] for code in own))
-                            m.d.sync += enables[group].eq(position & (per_lane - 1) == group >> index)
-            unit_addresses.append(unit_address)
+                            m.d.sync += [
+                                runs[group].eq(Cat(code[part : part + bits] for code in own)),
+                                enables[group].eq(part_of_unit == group >> index),
+                            ]
+            m.d.sync += [
+                word.eq(unit_address[bank_bits:]),
+                hit.eq(Cat(unit_address[:bank_bits] == bank if bank_bits else 1 for bank in range(machine.banks))),
+            ]
+            words.append(word)
+            hits.append(hit)
             group_runs.append(runs)
             group_enables.append(enables)
-        run_enables = Signal(machine.lane_runs)
-        m.d.sync += run_enables.eq(
-            Cat(written.valid & layer.makes_code & (written.lane_run == run) for run in range(machine.lane_runs))
+        run_enables = delay(
+            m,
+            Cat(written.valid & layer.makes_code & (written.lane_run == run) for run in range(machine.lane_runs)),
+            2,
+            "run_enables",
         )
 
         for bank in range(machine.banks):
-            hits = [address[:bank_bits] == bank if bank_bits else Const(1, 1) for address in unit_addresses]
-            word, enable = Signal.like(self.code_write_address[bank]), []
-            word_data = []
-            for hit, address in zip(hits, unit_addresses, strict=True):
-                with m.If(hit):
-                    m.d.comb += word.eq(address[bank_bits:])
+            enable, word_data = [], []
+            for hit, word in zip(hits, words, strict=True):
+                with m.If(hit[bank]):
+                    m.d.comb += self.code_write_address[bank].eq(word)
             for group in range(machine.groups):
                 run = Signal(size * bits, name=f"run_{bank}_{group}")
                 writes = Signal(name=f"writes_{bank}_{group}")
                 for hit, runs, enables in zip(hits, group_runs, group_enables, strict=True):
-                    with m.If(hit & enables[group]):
+                    with m.If(hit[bank] & enables[group]):
                         m.d.comb += [run.eq(runs[group]), writes.eq(1)]
                 for lane_run in range(machine.lane_runs):
                     word_data.append(run)
                     enable.append(writes & run_enables[lane_run])
             m.d.comb += [
-                self.code_write_address[bank].eq(word),
                 self.code_write_data[bank].eq(Cat(word_data)),
                 self.code_write_enable[bank].eq(Cat(enable)),
             ]

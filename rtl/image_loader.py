@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
-from hwsim.machine import KERNEL_BITS, LANE_BITS, SIZE_BITS, Machine
-from rtl.countdown import Countdown
+from hwsim.machine import LANE_BITS, SIZE_BITS, Machine
+from rtl.countdown import Loop
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -44,8 +44,10 @@ class ImageLoader(wiring.Component):
     strip_release, strip_pixels : In
         That many windows of the running image have been read for the last time, one cycle.
     write_address, write_data, write_enable : Out
-        Image memory; one enable for each lane.
+        Image memory; one enable for each lane. From reading a pixel to the cycle of its write: ``WRITE_CYCLES``.
     """
+
+    WRITE_CYCLES = TwoCycleMemory.LATENCY + 1
 
     def __init__(self, machine: Machine):
         self.machine = machine
@@ -81,7 +83,7 @@ class ImageLoader(wiring.Component):
         released = Mux(self.strip_release, self.strip_pixels, 0)
         m.d.sync += [
             taken.eq(taken + begins_window - released),
-            laid.eq(laid + delay(m, ends_window, TwoCycleMemory.LATENCY, "ends_window") - released),
+            laid.eq(laid + delay(m, ends_window, self.WRITE_CYCLES, "ends_window") - released),
             images_ahead.eq(images_ahead + laid_out - self.image_start),
         ]
         with m.If(self.image_release):
@@ -89,32 +91,35 @@ class ImageLoader(wiring.Component):
 
         # Receive: bytes of a pixel, pixels of a row, rows, into one half of the raw memory while the other is laid out.
         byte = Signal(range(max(2, step_channels)))
-        channels, columns, rows = (Countdown(SIZE_BITS, name) for name in ("channels", "columns", "rows"))
+        channels, columns, rows = (
+            Loop(m, turns, name)
+            for name, turns in (("channels", geometry.channels), ("columns", geometry.width), ("rows", geometry.height))
+        )
         before_image = Signal(init=1)
         receive_half, layout_half = Signal(), Signal()
         halves_received = [Signal(name=f"half_{half}_received") for half in range(2)]
         rows_received = [Signal(SIZE_BITS, name=f"rows_received_{half}") for half in range(2)]
+        half_is_free = Signal(init=1)
         raw_address = Signal(raw_address_bits)
-        is_loaded = Signal()
-        m.d.sync += is_loaded.eq(geometry.height != 0)
+        # The loops are ready to begin two cycles after the geometry came.
+        is_loaded = delay(m, geometry.height != 0, 2, "is_loaded")
         m.d.comb += [
-            self.i.ready.eq(is_loaded & ~Mux(receive_half, halves_received[1], halves_received[0])),
+            self.i.ready.eq(is_loaded & half_is_free),
             raw.write_address.eq(Cat(raw_address, receive_half)),
             raw.write_data.eq(self.i.payload.replicate(step_channels)),
             raw.read_enable.eq(1),
         ]
         with m.If(before_image):
-            m.d.sync += [*channels.begin(geometry.channels), *columns.begin(geometry.width)]
-            m.d.sync += rows.begin(geometry.height)
+            m.d.sync += [*channels.begin(), *columns.begin(), *rows.begin()]
         with m.If(self.i.valid & self.i.ready):
             m.d.comb += raw.write_enable.eq(1 << byte)
-            m.d.sync += [before_image.eq(0), byte.eq(byte + 1), *channels.step_or_begin(geometry.channels)]
+            m.d.sync += [before_image.eq(0), byte.eq(byte + 1), *channels.step_or_begin()]
             with m.If((byte == step_channels - 1) | channels.is_last):
                 m.d.sync += [byte.eq(0), raw_address.eq(raw_address + 1)]
             with m.If(channels.is_last):
-                m.d.sync += columns.step_or_begin(geometry.width)
+                m.d.sync += columns.step_or_begin()
                 with m.If(columns.is_last):
-                    m.d.sync += rows.step_or_begin(geometry.height)
+                    m.d.sync += rows.step_or_begin()
                     for half in range(2):
                         with m.If(receive_half == half):
                             m.d.sync += rows_received[half].eq(rows_received[half] + 1)
@@ -122,17 +127,20 @@ class ImageLoader(wiring.Component):
                                 m.d.sync += halves_received[half].eq(1)
                     with m.If(rows.is_last):
                         m.d.sync += [receive_half.eq(~receive_half), raw_address.eq(0), before_image.eq(1)]
+                        m.d.sync += half_is_free.eq(~Mux(receive_half, halves_received[0], halves_received[1]))
 
         rows_here = Mux(layout_half, rows_received[1], rows_received[0])
         arrived = Mux(layout_half, halves_received[1], halves_received[0])
         enough = Signal()
-        m.d.sync += enough.eq(arrived & (laid >= geometry.windows_lead))
+        m.d.sync += enough.eq((images_ahead == 0) & arrived & (laid >= geometry.windows_lead))
         m.d.comb += self.image_ready.eq((images_ahead > 0) | ((images_ahead == 0) & enough))
 
         # Lay out: steps of a tap, taps of a window, windows.
-        steps = Countdown(SIZE_BITS, "steps")
-        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
-        output_columns, output_rows = Countdown(SIZE_BITS, "output_columns"), Countdown(SIZE_BITS, "output_rows")
+        steps = Loop(m, geometry.steps, "steps")
+        kernel_columns, kernel_rows, output_columns, output_rows = (
+            Loop(m, getattr(geometry, field), f"{field}_loop")
+            for field in ("kernel_width", "kernel_height", "output_width", "output_height")
+        )
         # The tap being laid out: its place in the image, its window's, and the rows that the window needs.
         x, y, left, top = (Signal(signed(SIZE_BITS + 2), name=name) for name in ("x", "y", "left", "top"))
         rows_needed = Signal(signed(SIZE_BITS + 3))
@@ -151,8 +159,8 @@ class ImageLoader(wiring.Component):
                 *(addresses[name].eq(address) for name in ("window_start", "tap_row", "tap")),
                 *(place.eq(window_left) for place in (left, x)),
                 *(place.eq(window_top) for place in (top, y)),
-                *kernel_columns.begin(geometry.kernel_width),
-                *kernel_rows.begin(geometry.kernel_height),
+                *kernel_columns.begin(),
+                *kernel_rows.begin(),
             ]
 
         gathering = Signal()
@@ -161,9 +169,9 @@ class ImageLoader(wiring.Component):
             with m.State("WAIT IMAGE"):
                 m.d.sync += [
                     position.eq(0),
-                    *steps.begin(geometry.steps),
-                    *output_columns.begin(geometry.output_width),
-                    *output_rows.begin(geometry.output_height),
+                    *steps.begin(),
+                    *output_columns.begin(),
+                    *output_rows.begin(),
                     rows_needed.eq(geometry.kernel_height - geometry.padding),
                     addresses["row_start"].eq(geometry.start),
                     *begin_window(geometry.start, -geometry.padding, -geometry.padding),
@@ -179,9 +187,9 @@ class ImageLoader(wiring.Component):
                 m.d.sync += [position.eq(position + 1), addresses["tap"].eq(addresses["tap"] + 1)]
                 with m.If(position == machine.image_steps_per_word - 1):
                     m.d.sync += [position.eq(0), word_address.eq(word_address + 1)]
-                m.d.sync += steps.step_or_begin(geometry.steps)
+                m.d.sync += steps.step_or_begin()
                 with m.If(steps.is_last):
-                    m.d.sync += [*kernel_columns.step_or_begin(geometry.kernel_width), x.eq(x + 1)]
+                    m.d.sync += [*kernel_columns.step_or_begin(), x.eq(x + 1)]
                     with m.If(kernel_columns.is_last):
                         next_tap_row = addresses["tap_row"] + geometry.row_step
                         m.d.sync += [
@@ -195,7 +203,7 @@ class ImageLoader(wiring.Component):
                         # A window starts a new word; if this one just filled its word, the address has moved already.
                         m.d.comb += ends_window.eq(1)
                         m.d.sync += [position.eq(0), word_address.eq(word_address + 1)]
-                        m.d.sync += output_columns.step_or_begin(geometry.output_width)
+                        m.d.sync += output_columns.step_or_begin()
                         with m.If(~output_columns.is_last):
                             next_start = addresses["window_start"] + geometry.window_step
                             m.d.sync += begin_window(next_start, left + geometry.stride, top)
@@ -212,14 +220,14 @@ class ImageLoader(wiring.Component):
                             ]
                             m.next = "WAIT ROW"
                             with m.If(output_rows.is_last):
-                                m.d.sync += settle.eq(TwoCycleMemory.LATENCY)
+                                m.d.sync += settle.eq(self.WRITE_CYCLES)
                                 m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += settle.eq(settle - 1)
                 # Rows below the last window may still be on their way.
                 with m.If((settle == 0) & arrived):
                     m.d.comb += laid_out.eq(1)
-                    m.d.sync += layout_half.eq(~layout_half)
+                    m.d.sync += [layout_half.eq(~layout_half), half_is_free.eq(1)]
                     for half in range(2):
                         with m.If(layout_half == half):
                             m.d.sync += [rows_received[half].eq(0), halves_received[half].eq(0)]
@@ -231,10 +239,11 @@ class ImageLoader(wiring.Component):
         controls = delay(m, controls, TwoCycleMemory.LATENCY, "controls")
         position_end = 2 + len(position)
         pixel = Mux(controls[1], raw.read_data, 0)
-        m.d.comb += self.write_address.eq(controls[position_end:])
+        # A register ahead of the image memory.
+        m.d.sync += self.write_address.eq(controls[position_end:])
         for lane in range(machine.lanes):
             lane_position, lane_byte = divmod(lane, step_channels)
-            m.d.comb += [
+            m.d.sync += [
                 self.write_data.word_select(lane, LANE_BITS).eq(pixel.word_select(lane_byte, LANE_BITS)),
                 self.write_enable[lane].eq(controls[0] & (controls[2:position_end] == lane_position)),
             ]

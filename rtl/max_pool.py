@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import KERNEL_BITS, SIZE_BITS, Machine
-from rtl.countdown import Countdown
+from hwsim.machine import ACTIVATION_ARRIVAL_CYCLES, SIZE_BITS, Machine, bits_for
+from rtl.countdown import Countdown, Loop
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -26,12 +26,12 @@ class MaxPool(wiring.Component):
     done : Out(1)
         Every output unit has been written, one cycle.
     read_address : Out; read_data : In
-        Unit of the activation memory, three cycles: there is a register ahead of the memory.
+        Unit of the activation memory, ``ARRIVAL_CYCLES``: there are registers ahead of the memory and behind it.
     write_address, write_data, write_enable : Out
         Unit of the activation memory; to be kept in a register ahead of it.
     """
 
-    ARRIVAL_CYCLES = 1 + TwoCycleMemory.LATENCY
+    ARRIVAL_CYCLES = 1 + TwoCycleMemory.LATENCY + ACTIVATION_ARRIVAL_CYCLES
     LATENCY = ARRIVAL_CYCLES + 3
 
     def __init__(self, machine: Machine):
@@ -55,15 +55,15 @@ class MaxPool(wiring.Component):
         layer = self.layer
         address_bits = machine.unit_address_bits
 
-        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
-        units = Countdown(SIZE_BITS, "units")
-        columns = Countdown(SIZE_BITS, "columns")
-        pixels = Countdown(2 * SIZE_BITS, "pixels")
-        # The tap being read: its place in the image; where its window, its pixel's windows and its row of them begin.
+        kernel_columns, kernel_rows, units, columns, pixels = (
+            Loop(m, getattr(layer, field), f"{field}_loop")
+            for field in ("kernel_width", "kernel_height", "units", "output_width", "output_pixels")
+        )
+        # The tap being read: its place in the image; where its window and its row of taps begin, and what comes after.
         x, y, left, top = (Signal(signed(SIZE_BITS + 2), name=name) for name in ("x", "y", "left", "top"))
-        row_address, pixel_address, window_address, tap_row_address, tap_address, output_address = (
+        next_row, next_pixel, window_address, tap_row_address, tap_address, output_address = (
             Signal(address_bits, name=f"{name}_address")
-            for name in ("row", "pixel", "window", "tap_row", "tap", "output")
+            for name in ("next_row", "next_pixel", "window", "tap_row", "tap", "output")
         )
         first_tap = Signal()
         row_end_units = Signal(address_bits)
@@ -78,23 +78,23 @@ class MaxPool(wiring.Component):
                 window_address.eq(address),
                 tap_row_address.eq(address),
                 tap_address.eq(address),
-                *kernel_columns.begin(layer.kernel_width),
-                *kernel_rows.begin(layer.kernel_height),
+                *kernel_columns.begin(),
+                *kernel_rows.begin(),
                 first_tap.eq(1),
             ]
 
         def begin_window(address, window_left, window_top):
             return [left.eq(window_left), x.eq(window_left), top.eq(window_top), y.eq(window_top), *begin_taps(address)]
 
-        settle = Signal(range(self.LATENCY + 1))
+        settle = Countdown(bits_for(self.LATENCY + 1), "settle")
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [
-                    *units.begin(layer.units),
-                    *columns.begin(layer.output_width),
-                    *pixels.begin(layer.output_pixels),
-                    row_address.eq(layer.input_start),
-                    pixel_address.eq(layer.input_start),
+                    *units.begin(),
+                    *columns.begin(),
+                    *pixels.begin(),
+                    next_row.eq(layer.input_start + layer.row_step),
+                    next_pixel.eq(layer.input_start + layer.pixel_step),
                     output_address.eq(layer.output_start),
                     *begin_window(layer.input_start, -layer.padding, -layer.padding),
                 ]
@@ -108,7 +108,7 @@ class MaxPool(wiring.Component):
                 with m.Elif(~kernel_rows.is_last):
                     next_tap_row = tap_row_address + layer.kernel_row_step
                     m.d.sync += [
-                        *kernel_columns.begin(layer.kernel_width),
+                        *kernel_columns.begin(),
                         *kernel_rows.step(),
                         x.eq(left),
                         y.eq(y + 1),
@@ -116,31 +116,29 @@ class MaxPool(wiring.Component):
                         tap_address.eq(next_tap_row),
                     ]
                 with m.Else():
-                    m.d.sync += [output_address.eq(output_address + 1), *units.step_or_begin(layer.units)]
+                    m.d.sync += [output_address.eq(output_address + 1), *units.step_or_begin()]
                     with m.If(~units.is_last):
                         m.d.sync += begin_window(window_address + 1, left, top)
                     with m.Else():
-                        m.d.sync += [*pixels.step(), *columns.step_or_begin(layer.output_width)]
+                        m.d.sync += [*pixels.step(), *columns.step_or_begin()]
                         with m.If(columns.is_last):
-                            next_row = row_address + layer.row_step
                             m.d.sync += [
                                 output_address.eq(output_address + row_end_units),
-                                row_address.eq(next_row),
-                                pixel_address.eq(next_row),
+                                next_row.eq(next_row + layer.row_step),
+                                next_pixel.eq(next_row + layer.pixel_step),
                                 *begin_window(next_row, -layer.padding, top + layer.stride),
                             ]
                         with m.Else():
-                            next_pixel = pixel_address + layer.pixel_step
                             m.d.sync += [
-                                pixel_address.eq(next_pixel),
+                                next_pixel.eq(next_pixel + layer.pixel_step),
                                 *begin_window(next_pixel, left + layer.stride, top),
                             ]
                         with m.If(pixels.is_last):
-                            m.d.sync += settle.eq(self.LATENCY)
+                            m.d.sync += settle.begin(self.LATENCY + 1)
                             m.next = "SETTLE"
             with m.State("SETTLE"):
-                m.d.sync += settle.eq(settle - 1)
-                with m.If(settle == 0):
+                m.d.sync += settle.step()
+                with m.If(settle.is_last):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
 

@@ -101,6 +101,10 @@ class Sequencer(wiring.Component):
                 words_left.eq(words_left - 1),
             ]
 
+        # Both barriers change long before a command comes to them, but for what it waits for.
+        is_open = Signal()
+        m.d.sync += is_open.eq(self.image_ready & self.result_free)
+
         counting = Signal()
         with m.If(counting):
             m.d.sync += self.cycles.eq(self.cycles + 1)
@@ -113,7 +117,7 @@ class Sequencer(wiring.Component):
                     m.next = "BARRIER"
             with m.State("BARRIER"):
                 m.d.comb += self.busy.eq(1)
-                with m.If(self.image_ready & self.result_free):
+                with m.If(is_open):
                     m.d.comb += self.image_start.eq(1)
                     m.d.sync += [
                         self.cycles.eq(0),
@@ -129,8 +133,11 @@ class Sequencer(wiring.Component):
                 with m.If(reading):
                     m.d.sync += [address.eq(address + 1), reads_left.eq(reads_left - 1)]
                 with m.If(words_left == 0):
-                    m.d.comb += self.layer_start.eq(1)
-                    m.next = "LAYER"
+                    m.next = "START"
+            with m.State("START"):
+                # The engines have had a cycle to derive registers of their own from the descriptor.
+                m.d.comb += [self.busy.eq(1), counting.eq(1), self.layer_start.eq(1)]
+                m.next = "LAYER"
             with m.State("LAYER"):
                 m.d.comb += [self.busy.eq(1), counting.eq(1)]
                 with m.If(self.layer_done):

@@ -13,7 +13,7 @@ from hwsim.machine import (
     Machine,
     bits_for,
 )
-from rtl.countdown import Countdown
+from rtl.countdown import Countdown, Loop
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.multiple import multiple
@@ -116,7 +116,7 @@ class WeightFeeder(wiring.Component):
         machine = self.machine
         layer = self.layer
 
-        tiles, planes = Countdown(SIZE_BITS, "tiles"), Countdown(4, "planes")
+        tiles, planes = Loop(m, layer.tiles, "tiles"), Loop(m, layer.passes, "planes")
         pixels_left = Signal(2 * SIZE_BITS)
         half = Signal()
         first_plane, second_plane, first_step = Signal(), Signal(), Signal()
@@ -125,11 +125,11 @@ class WeightFeeder(wiring.Component):
         m.d.sync += last_strip.eq(pixels_left <= machine.strip_pixels)
 
         # The unit being loaded: its place in the window, relative to the output pixel's first one.
-        units_left = Countdown(SIZE_BITS, "units")
-        kernel_columns, kernel_rows = Countdown(KERNEL_BITS, "kernel_columns"), Countdown(KERNEL_BITS, "kernel_rows")
+        units_of_tap = Loop(m, layer.units, "units_of_tap")
+        kernel_columns, kernel_rows = Loop(m, layer.kernel_width, "columns"), Loop(m, layer.kernel_height, "rows")
         kernel_row, kernel_column = Signal(signed(KERNEL_BITS + 1)), Signal(signed(KERNEL_BITS + 1))
         row_offset, offset = Signal(machine.unit_address_bits), Signal(machine.unit_address_bits)
-        last_of_tap = units_left.is_last
+        last_of_tap = units_of_tap.is_last
         last_of_row = last_of_tap & kernel_columns.is_last
         last_of_window = last_of_row & kernel_rows.is_last
         window_ended = Signal()
@@ -196,9 +196,9 @@ class WeightFeeder(wiring.Component):
             return [
                 first_step.eq(1),
                 window_ended.eq(0),
-                *units_left.begin(layer.units),
-                *kernel_columns.begin(layer.kernel_width),
-                *kernel_rows.begin(layer.kernel_height),
+                *units_of_tap.begin(),
+                *kernel_columns.begin(),
+                *kernel_rows.begin(),
                 kernel_row.eq(-layer.padding),
                 kernel_column.eq(-layer.padding),
                 row_offset.eq(0),
@@ -208,7 +208,7 @@ class WeightFeeder(wiring.Component):
             ]
 
         def begin_planes():
-            return [*planes.begin(layer.passes), first_plane.eq(1), second_plane.eq(0)]
+            return [*planes.begin(), first_plane.eq(1), second_plane.eq(0)]
 
         begin_step = [
             bank.eq(0),
@@ -226,7 +226,7 @@ class WeightFeeder(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start & ~layer.is_max_pool):
-                    m.d.sync += [*tiles.begin(layer.tiles), pixels_left.eq(layer.output_pixels), *begin_planes()]
+                    m.d.sync += [*tiles.begin(), pixels_left.eq(layer.output_pixels), *begin_planes()]
                     m.next = "WAIT TILE"
             with m.State("WAIT TILE"):
                 m.d.comb += clears.eq(1)
@@ -241,7 +241,7 @@ class WeightFeeder(wiring.Component):
                 m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.comb += reading.eq(loads)
-                m.d.sync += turns.step_or_begin(Mux(loads, unit_turns, 1))
+                m.d.sync += turns.step()
                 with m.Switch(bank):
                     for index in range(machine.banks):
                         with m.Case(index):
@@ -264,8 +264,9 @@ class WeightFeeder(wiring.Component):
                     with m.If(last_part):
                         m.d.sync += group.eq(group + 1)
                 with m.If(turns.is_last):
+                    m.d.sync += turns.begin(Mux(loads, unit_turns, 1))
                     m.d.sync += [group.eq(0), part.eq(0), bank.eq(bank + 1), offset.eq(offset + 1)]
-                    m.d.sync += units_left.step_or_begin(layer.units)
+                    m.d.sync += units_of_tap.step_or_begin()
                     with m.If(last_of_tap):
                         m.d.sync += [kernel_column.eq(kernel_column + 1), *kernel_columns.step()]
                         with m.If(layer.shares_taps):
@@ -273,7 +274,7 @@ class WeightFeeder(wiring.Component):
                     with m.If(last_of_row):
                         m.d.sync += [
                             kernel_column.eq(-layer.padding),
-                            *kernel_columns.begin(layer.kernel_width),
+                            *kernel_columns.begin(),
                             kernel_row.eq(kernel_row + 1),
                             *kernel_rows.step(),
                             row_offset.eq(row_offset + layer.kernel_row_step),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hwsim import spec
 from hwsim.machine import BUNDLE_ROWS, SIZE_BITS, Machine
 from rtl.delay import delay
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.records import struct
 from rtl.weight_switch import WeightSwitch
 
@@ -30,7 +30,7 @@ class WeightLoader(wiring.Component):
     tiles_address : Out; tiles_data : In
         Loader's entries, two cycles.
     weight_address : Out; weight_read : Out(1); weight_data : In
-        Weight memory, two cycles. A word is read only where ``weight_read`` says so.
+        Weight memory, a ``GatheredMemory``. A word is read only where ``weight_read`` says so.
     staging_address, staging_data, staging_write : Out
         Staging memory, both halves.
     tile_ready : Out(1)
@@ -39,7 +39,7 @@ class WeightLoader(wiring.Component):
         The oldest staged tile is not needed any more, one cycle.
     """
 
-    ARRIVAL_CYCLES = TwoCycleMemory.LATENCY + 2
+    ARRIVAL_CYCLES = GatheredMemory.LATENCY + 2
 
     def __init__(self, machine: Machine):
         self.machine = machine
@@ -87,7 +87,7 @@ class WeightLoader(wiring.Component):
         reading = Signal()
         planes_applied = Signal(4)
         # What the counters of a layer end at, kept so that nothing is worked out behind them.
-        last_of_period, last_plane, last_position = Signal(4), Signal(4), Signal(4)
+        last_of_period, last_plane = Signal(4), Signal(4)
         last_row = Signal.like(row)
         m.d.comb += [
             planes_applied.eq(Mux(entry.target_bits == 1, 2, entry.target_bits)),
@@ -119,7 +119,6 @@ class WeightLoader(wiring.Component):
                     tile_address.eq(entry.weight_start),
                     last_of_period.eq(Mux(planes_applied > entry.planes_read, planes_applied, entry.planes_read) - 1),
                     last_plane.eq(entry.planes_read - 1),
-                    last_position.eq(planes_applied - 1),
                     last_row.eq(entry.tile_rows - 1),
                 ]
                 m.next = "WAIT HALF"
@@ -181,7 +180,7 @@ class WeightLoader(wiring.Component):
         # The switch emits the bottom plane first; a plane of a tile takes `tile_rows` words.
         plane_address = Signal(machine.staging_address_bits + 1)
         row_start = Signal(machine.staging_address_bits + 1)
-        first_out = switch.o_position == last_position
+        first_out = Signal(init=1)
         address = Signal(machine.staging_address_bits + 1)
         m.d.comb += address.eq(Mux(first_out, row_start, plane_address))
         # A register ahead of the staging memory, STAGING_WRITE_CYCLES.
@@ -194,7 +193,7 @@ class WeightLoader(wiring.Component):
         with m.If(takes_half):
             m.d.sync += row_start.eq(entry.staging_start + Mux(half, machine.staging_words, 0))
         with m.If(switch.o_valid):
-            m.d.sync += plane_address.eq(address - entry.tile_rows)
+            m.d.sync += [plane_address.eq(address - entry.tile_rows), first_out.eq(switch.o_position == 0)]
             with m.If(switch.o_position == 0):
                 m.d.sync += [rows_out.eq(rows_out + 1), row_start.eq(row_start + 1)]
                 with m.If(rows_out == last_row):

@@ -215,7 +215,11 @@ MUTATION = Signal(5, name="mutation")
 
 MUTATIONS = {
     "sign of the skip code": (Drain, "layer.skip_is_signed", "choose(1, layer.skip_is_signed, ~layer.skip_is_signed)"),
-    "a cycle too many": (Drain, "settle.eq(latency)", "settle.eq(choose(2, latency, latency + 1))"),
+    "a cycle too many": (
+        Drain,
+        "settle.begin(output_latency() + 1)",
+        "settle.begin(choose(2, output_latency() + 1, output_latency() + 2))",
+    ),
     "padding at the right": (
         ActivationStreamer,
         "(x < layer.input_width)",

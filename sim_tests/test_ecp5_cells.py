@@ -14,8 +14,8 @@ from rtl.accumulator import Accumulator
 from rtl.array import Array
 from rtl.dsp_array import DspArray
 from rtl.leaves.block_ram_ecp5 import stack
-from rtl.leaves.memory import TwoCycleMemory
-from rtl.leaves.memory_stack import Segment
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
+from rtl.leaves.memory_stack import GATHERED_SEGMENTS, Segment
 from rtl.leaves.multiplier import Ecp5Multiplier, Multiplier
 from rtl.leaves.signed_product import Ecp5SignedProduct, SignedProduct
 from rtl.targets import CELL_MODELS, ECP5
@@ -77,8 +77,8 @@ STACKS = [(20, 1300, 10), (72, 2600, 72)]
 """Memories of several shapes of block, one on the other."""
 
 
-def check_block_ram(width: int, depth: int, granularity: int) -> None:
-    designs = twins(lambda: TwoCycleMemory(width, depth, granularity))
+def check_block_ram(width: int, depth: int, granularity: int, kind: type = TwoCycleMemory) -> None:
+    designs = twins(lambda: kind(width, depth, granularity))
     rng = np.random.default_rng(width)
     columns = uniform(rng, designs[0], ROWS)
     edges = {address for segment in stack(width, depth, granularity) for address in (segment.start - 1, segment.start)}
@@ -96,6 +96,12 @@ def check_block_ram(width: int, depth: int, granularity: int) -> None:
 def test_block_ram_reads_what_was_written(width: int, depth: int, granularity: int) -> None:
     assert (len(stack(width, depth, granularity)) > 1) == ((width, depth, granularity) in STACKS)
     check_block_ram(width, depth, granularity)
+
+
+def test_gathered_block_ram_reads_what_was_written() -> None:
+    width, depth, granularity = 36, 9000, 36
+    assert len(stack(width, depth, granularity)) > GATHERED_SEGMENTS
+    check_block_ram(width, depth, granularity, GatheredMemory)
 
 
 def test_array_in_carry_cells_equals_the_portable_one() -> None:

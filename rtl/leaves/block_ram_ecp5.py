@@ -69,14 +69,16 @@ def block_count(width: int, depth: int, granularity: int) -> int:
     return sum(len(split(width, granularity, SHAPES[segment.words])) for segment in segments)
 
 
-def build(width: int, depth: int, granularity: int) -> wiring.Component:
-    """Return a two-cycle memory made of blocks."""
+def build(width: int, depth: int, granularity: int, *, gathers: bool = False) -> wiring.Component:
+    """Return a two-cycle memory made of blocks; one of three cycles, with registers behind its segments, if asked."""
     segments = stack(width, depth, granularity)
-    if len(segments) == 1:
+    if len(segments) == 1 and not gathers:
         return BlockRam(width, depth, granularity, segments[0].words)
-    return MemoryStack(
-        width, depth, granularity, segments, lambda segment: BlockRam(width, segment.words, granularity, segment.words)
-    )
+
+    def block_ram(segment: Segment) -> BlockRam:
+        return BlockRam(width, segment.words, granularity, segment.words)
+
+    return MemoryStack(width, depth, granularity, segments, block_ram, gathers)
 
 
 class BlockRam(wiring.Component):

@@ -1,10 +1,10 @@
-"""The memory of every store in the machine: one write port, one read port, two cycles from address to data."""
+"""The memory of every store in the machine: one write port, one read port, two or three cycles from address to data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 
 from rtl.checks import check_count
@@ -92,4 +92,35 @@ class TwoCycleMemory(wiring.Component):
             self.read_data.eq(output),
         ]
         m.d.sync += output.eq(read.data)
+        return m
+
+
+class GatheredMemory(TwoCycleMemory):
+    """The two-cycle memory with one register more, for memories of so many blocks that their outputs need gathering.
+
+    Latency: ``LATENCY`` = 3 cycles; all else, parameters and members too, as ``TwoCycleMemory``.
+    """
+
+    LATENCY = TwoCycleMemory.LATENCY + 1
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        blocks: wiring.Component
+        output: Value
+        if self.uses_block_ram(platform):
+            blocks = block_ram_ecp5.build(self.width, self.depth, self.granularity, gathers=True)
+            output = blocks.read_data
+        else:
+            blocks = TwoCycleMemory(self.width, self.depth, self.granularity, self.init)
+            output = Signal(self.width, reset_less=True)
+            m.d.sync += output.eq(blocks.read_data)
+        m.submodules.blocks = blocks
+        m.d.comb += [
+            blocks.write_address.eq(self.write_address),
+            blocks.write_data.eq(self.write_data),
+            blocks.write_enable.eq(self.write_enable),
+            blocks.read_address.eq(self.read_address),
+            blocks.read_enable.eq(self.read_enable),
+            self.read_data.eq(output),
+        ]
         return m

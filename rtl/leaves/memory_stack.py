@@ -11,6 +11,9 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+GATHERED_SEGMENTS = 4
+"""Segments between whose outputs and a register there are gates, where a stack has such registers."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -61,6 +64,8 @@ class MemoryStack(wiring.Component):
         Cover the words.
     make : callable
         Returns the memory of a segment: the members of ``TwoCycleMemory``, and its latency.
+    gathers : bool
+        Put a register behind every ``GATHERED_SEGMENTS`` segments, for a cycle more of latency.
 
     Members
     -------
@@ -75,7 +80,9 @@ class MemoryStack(wiring.Component):
         granularity: int,
         segments: Iterable[Segment],
         make: Callable[[Segment], wiring.Component],
+        gathers: bool = False,
     ) -> None:
+        self.gathers = gathers
         self.segments = tuple(segments)
         self.make = make
         super().__init__(members(width, depth, granularity))
@@ -100,6 +107,16 @@ class MemoryStack(wiring.Component):
                 part.read_enable.eq(self.read_enable),
             ]
             words.append(part.read_data & shown[index].replicate(len(self.read_data)))
+        if self.gathers:
+            gathered = [
+                Signal(len(self.read_data), name=f"gathered_{first}", reset_less=True)
+                for first in range(0, len(words), GATHERED_SEGMENTS)
+            ]
+            m.d.sync += [
+                register.eq(functools.reduce(or_, words[index * GATHERED_SEGMENTS : (index + 1) * GATHERED_SEGMENTS]))
+                for index, register in enumerate(gathered)
+            ]
+            words = list(gathered)
         m.d.comb += self.read_data.eq(functools.reduce(or_, words))
         return m
 

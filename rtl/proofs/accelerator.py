@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Signal, Value
 
+from hwsim.machine import ACCUMULATOR_ARRIVAL_CYCLES
 from rtl.accelerator import Accelerator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.drain import Drain, output_latency
+from rtl.image_loader import ImageLoader
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.proofs.bench import Bench
 from rtl.proofs.machine import SMALL
@@ -33,14 +35,17 @@ def keeps_banks(component):
     streamer, drain = bench.part("dut.activation_streamer"), bench.part("dut.drain")
     ends = bench.view("dut.activation_streamer.step").ends_job
     running, this_pass = (bench.view(f"dut.activation_streamer.{name}") for name in ("running", "this_pass"))
-    plane, first_step = (bench.internal(f"dut.weight_feeder.{name}") for name in ("plane", "first_step"))
+    first_plane, first_step = (bench.internal(f"dut.weight_feeder.{name}") for name in ("first_plane", "first_step"))
 
     # Tiles and layers may come at any time, logits too: more than the machine ever does.
     bench.free("dut.weight_feeder.tile_ready")
     bench.free("dut.sequencer.layer_start")
     feeds = ~bench.in_state("dut.weight_feeder", "IDLE")
     bench.assume((layer.passes >= 1) & (layer.passes <= 8))
-    bench.assume(~bench.past(feeds) | (layer.passes == bench.past(layer.passes)))
+    # A layer stays what it is from a cycle before it begins.
+    starts = bench.part("dut.sequencer").layer_start
+    bench.assume(~(bench.past(feeds | starts) | starts) | (layer.passes == bench.past(layer.passes)))
+    bench.assume(bench.after(2) | ~starts)
 
     # A job is open from its first pass to its last word; then it travels through array and accumulator.
     open_job = Signal()
@@ -58,13 +63,28 @@ def keeps_banks(component):
     drains = bench.in_state("dut.drain", "BEGIN GROUP", "READ TABLE", "TABLE ARRIVES", "STREAM")
     bench.implies(drains, ready != 0, "a bank that is drained is ready")
 
+    planes_left = bench.signal("dut.weight_feeder.planes_left")
+    planes_are_last = bench.signal("dut.weight_feeder.planes_is_last")
+    bench.implies(feeds, planes_are_last == (planes_left == 1), "the last plane is known")
+    bench.implies(feeds, (planes_left >= 1) & (planes_left <= layer.passes), "planes left")
+    bench.implies(feeds, first_plane == (planes_left == layer.passes), "first plane")
+
     # Which pass comes next, and why no job begins within another.
-    begins_job = (plane == 0) & first_step
+    begins_job = first_plane & first_step
     ending = running & this_pass.last_of_job
     bench.implies(running, open_job, "only open jobs run")
-    bench.implies(feeds, begins_job == (~open_job | ending), "a job begins when the one before is over, or ending")
+    # The feeder goes on to the next pass in the cycle after one has been taken.
+    goes_on = bench.in_state("dut.weight_feeder", "NEXT")
+    ends_job = planes_are_last & bench.internal("dut.weight_feeder.window_ended")
+    waits = bench.in_state("dut.weight_feeder", "WAIT TILE")
+    bench.implies(waits, first_plane & (~open_job | ending), "a tile begins with a job")
+    bench.implies(
+        feeds & ~goes_on & ~waits,
+        begins_job == (~open_job | ending),
+        "a job begins when the one before is over, or ending",
+    )
+    bench.implies(goes_on, running & open_job & (this_pass.last_of_job == ends_job), "the pass that was taken runs")
     bench.implies(~feeds, ~open_job | ending, "no job is left open")
-    bench.implies(feeds, plane < layer.passes, "plane")
     bench.implies(streamer.bank_take, ~open_job, "no job begins within another")
 
     # The bank that is written and the bank that is drained.
@@ -84,10 +104,24 @@ def keeps_barriers(component):
     bench.free("dut.sequencer.words_left")
     bench.free("dut.image_loader.geometry")
     bench.free("dut.drain.bank_ready")
+    # The image loader's geometry is kept, and strips are released before the layer that reads the image has
+    # been drained.
+    bench.assume_constant(bench.view("dut.image_loader.geometry").as_value())
+    works_on_strips = bench.in_state("dut.sequencer", "LAYER") & ~bench.in_state("dut.drain", "IDLE", "SETTLE")
+    bench.assume(~bench.part("dut.activation_streamer").image_release | works_on_strips)
+    # Proved of the image loader: windows are laid out once, in a ring that holds them.
+    laid = bench.internal("dut.image_loader.laid")
+    on_the_way = [
+        bench.signal(f"dut.image_loader.ends_window_{cycle + 1}") for cycle in range(ImageLoader.WRITE_CYCLES)
+    ]
+    lays_out = bench.in_state("dut.image_loader", "LAY OUT")
+    bench.assume(laid + total(on_the_way) + lays_out <= SMALL.image_words)
+    # Every image that waits holds a window or more.
+    bench.assume(bench.internal("dut.image_loader.images_ahead") <= SMALL.image_words)
     sequencer, drain, pool = (bench.part(f"dut.{name}") for name in ("sequencer", "drain", "max_pool"))
     results, images = bench.internal("dut.result_buffer.used"), bench.part("dut.image_loader")
 
-    works = bench.in_state("dut.sequencer", "FETCH", "LAYER")
+    works = bench.in_state("dut.sequencer", "FETCH", "START", "LAYER")
     in_layer = bench.in_state("dut.sequencer", "LAYER")
     bench.check(results <= 2, "no more result halves used than there are")
     bench.implies(~bench.in_state("dut.result_buffer", "IDLE"), results != 0, "only what is there is sent")
@@ -102,16 +136,17 @@ def keeps_barriers(component):
     bench.check(~(drains & pools), "one engine at a time")
     bench.implies(drain.done, drains, "drain done")
     bench.implies(pool.done, pools, "pool done")
-    stages = [f"arrived_{cycle}" for cycle in range(1, TwoCycleMemory.LATENCY + 1)]
+    stages = [f"arrived_{cycle}" for cycle in range(1, TwoCycleMemory.LATENCY + ACCUMULATOR_ARRIVAL_CYCLES + 1)]
     stages += [f"first_{cycle}" for cycle in range(1, Requantizer.LATENCY + 1)]
-    settle = bench.internal("dut.drain.settle")
+    settle = bench.signal("dut.drain.settle_left")
     settles = bench.in_state("dut.drain", "SETTLE")
     for stage, name in enumerate(stages, start=1):
         valid = bench.signal(f"dut.drain.{name}")[0]
         bench.implies(
-            valid, drains & (~settles | (settle > output_latency() - stage)), f"written in time, stage {stage}"
+            valid, drains & (~settles | (settle > output_latency() + 1 - stage)), f"written in time, stage {stage}"
         )
-    bench.implies(settles, settle <= output_latency(), "settle")
+    bench.implies(settles, (settle >= 1) & (settle <= output_latency() + 1), "settle")
+    bench.implies(settles, bench.signal("dut.drain.settle_is_last") == (settle == 1), "the last cycle is known")
     bench.implies(drain.result_enable, in_layer & (results != 2), "logits are written to a half that is free")
     return bench
 
@@ -143,9 +178,9 @@ PROOFS = (
         depth=3,
         mutant_depth=24,
         mutants=(
-            Mutant("self.image_ready & self.result_free", "self.result_free", Sequencer),
+            Mutant("is_open.eq(self.image_ready & self.result_free)", "is_open.eq(self.result_free)", Sequencer),
             Mutant("self.start & ~layer.is_max_pool", "self.start", Drain),
-            Mutant("settle.eq(latency)", "settle.eq(0)", Drain),
+            Mutant("settle.begin(output_latency() + 1)", "settle.begin(1)", Drain),
         ),
     ),
 )

@@ -6,7 +6,7 @@ import dataclasses
 
 from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
-from hwsim.machine import SIZE_BITS
+from hwsim.machine import ACTIVATION_ARRIVAL_CYCLES, SIZE_BITS
 from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.leaves.memory import TwoCycleMemory
@@ -28,7 +28,7 @@ def units_meet_positions(component):
     del bench.inputs["read_data"]
     for bank in range(banks):
         read = Cat(Const(bank, bank_bits), dut.read_address[bank])
-        m.d.comb += dut.read_data[bank].eq(bench.past(read, 1 + TwoCycleMemory.LATENCY))
+        m.d.comb += dut.read_data[bank].eq(bench.past(read, 1 + TwoCycleMemory.LATENCY + ACTIVATION_ARRIVAL_CYCLES))
 
     running, this_pass = bench.internal("dut.running"), bench.view("dut.this_pass")
     address, x, y = (bench.signal(f"dut.current_{name}") for name in ("address", "x", "y"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from amaranth.hdl import Mux
+
 from rtl.image_loader import ImageLoader
-from rtl.leaves.memory import TwoCycleMemory
 from rtl.proofs.bench import Bench
 from rtl.proofs.machine import SMALL
 from rtl.proofs.proof import Mutant, Proof
@@ -23,15 +24,20 @@ def keeps_windows(component):
     # Every image that waits holds a window or more.
     bench.assume(images_ahead <= SMALL.image_words)
 
-    on_the_way = sum(bench.signal(f"dut.ends_window_{cycle}") for cycle in range(1, TwoCycleMemory.LATENCY + 1))
+    on_the_way = sum(bench.signal(f"dut.ends_window_{cycle}") for cycle in range(1, ImageLoader.WRITE_CYCLES + 1))
     lays_out = bench.in_state("dut", "LAY OUT")
     bench.check(taken == laid + on_the_way + lays_out, "a window is being laid out, on its way, or there to be read")
     bench.check(taken <= geometry.windows_held, "no more windows than the ring holds")
     rows = [bench.signal(f"dut.rows_received_{half}") for half in range(2)]
     received = [bench.signal(f"dut.half_{half}_received") for half in range(2)]
     receives, rows_left = bench.internal("dut.receive_half"), bench.signal("dut.rows_left")
-    before_image, is_loaded = bench.signal("dut.before_image"), bench.signal("dut.is_loaded")
-    bench.check(bench.signal("dut.rows_is_last") == (rows_left == 1), "the last row is known")
+    before_image, is_loaded = bench.signal("dut.before_image"), bench.signal("dut.is_loaded_2")
+    bench.implies(is_loaded, bench.signal("dut.rows_is_last") == (rows_left == 1), "the last row is known")
+    layout_half, half_is_free = bench.internal("dut.layout_half"), bench.signal("dut.half_is_free")
+    bench.check(half_is_free == ~Mux(receives, received[1], received[0]), "what is free is known")
+    bench.implies(received[0] & received[1], receives == layout_half, "halves come and go in turn")
+    bench.implies(received[0] ^ received[1], receives != layout_half, "halves come and go in turn")
+    bench.implies(~received[0] & ~received[1], receives == layout_half, "halves come and go in turn")
     for half in range(2):
         bench.check(rows[half] <= geometry.height, "no more rows than an image has")
         bench.implies(received[half], rows[half] == geometry.height, "an image that has been received is whole")
@@ -61,7 +67,7 @@ PROOFS = (
         mutants=(
             Mutant("taken != geometry.windows_held", "laid != geometry.windows_held"),
             Mutant("m.d.comb += begins_window.eq(has_room)", "m.d.comb += begins_window.eq(1)"),
-            Mutant("self.i.ready.eq(is_loaded & ~", "self.i.ready.eq(is_loaded | ~"),
+            Mutant("self.i.ready.eq(is_loaded & half_is_free)", "self.i.ready.eq(is_loaded)"),
             Mutant("((images_ahead == 0) & enough)", "enough"),
         ),
     ),

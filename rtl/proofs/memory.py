@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from amaranth.hdl import Const, Mux, Signal
 
 from rtl.leaves.memory import TwoCycleMemory
@@ -21,9 +23,9 @@ def keeps_words(component):
     return bench
 
 
-def stack_keeps_words(component):
+def stack_keeps_words(component, *, gathers=False):
     """Of a stack of portable memories."""
-    bench = Bench(component(WIDTH, STACK_DEPTH, GRANULARITY, SEGMENTS, segment_memory))
+    bench = Bench(component(WIDTH, STACK_DEPTH, GRANULARITY, SEGMENTS, segment_memory, gathers))
 
     def stored(address):
         word = Const(0, WIDTH)
@@ -33,7 +35,7 @@ def stack_keeps_words(component):
             word = Mux((address >= segment.start) & (address < end), here, word)
         return word
 
-    check_words(bench, STACK_DEPTH, stored)
+    check_words(bench, STACK_DEPTH, stored, TwoCycleMemory.LATENCY + gathers)
     return bench
 
 
@@ -42,10 +44,9 @@ def segment_memory(segment):
     return TwoCycleMemory(WIDTH, segment.words, GRANULARITY)
 
 
-def check_words(bench, depth, stored):
-    """One word, any of them, followed through every write; whoever reads it gets it, two cycles later."""
+def check_words(bench, depth, stored, latency=TwoCycleMemory.LATENCY):
+    """One word, any of them, followed through every write; whoever reads it gets it, ``latency`` cycles later."""
     m, dut = bench.m, bench.component
-    latency = TwoCycleMemory.LATENCY
     bench.assume((dut.write_address < depth) & (dut.read_address < depth))
     address = bench.any_constant(range(depth), "address")
     bench.assume(address < depth)
@@ -85,6 +86,17 @@ PROOFS = (
             Mutant("self.write_enable & written", "self.write_enable"),
             Mutant("with m.If(self.read_enable):", "with m.If(1):"),
             Mutant("m.d.sync += shown.eq(chosen)", "m.d.comb += shown.eq(chosen)"),
+        ),
+    ),
+    Proof(
+        "memory.gathered_stack_keeps_words",
+        "the same with a register behind the segments: three cycles",
+        MemoryStack,
+        functools.partial(stack_keeps_words, gathers=True),
+        depth=5,
+        mutants=(
+            Mutant("m.d.sync += shown.eq(chosen)", "m.d.comb += shown.eq(chosen)"),
+            Mutant("words = list(gathered)", "words.extend(gathered)"),
         ),
     ),
 )

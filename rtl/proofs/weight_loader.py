@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Mux, Signal
 
 from hwsim import spec
 from hwsim.machine import BUNDLE_ROWS
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory
 from rtl.proofs.bench import Bench
 from rtl.proofs.machine import SMALL
 from rtl.proofs.proof import Mutant, Proof
@@ -43,11 +43,9 @@ def row_cycles(entry):
 def check_last_ones(bench, entry):
     """State that what the counters end at is the entry's, once it is kept."""
     kept = ~bench.in_state("dut", "IDLE", "FETCH", "BEGIN LAYER")
-    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
     for name, count in (
         ("last_of_period", row_cycles(entry)),
         ("last_plane", entry.planes_read),
-        ("last_position", passes),
         ("last_row", entry.tile_rows),
     ):
         bench.implies(kept, bench.internal(f"dut.{name}") + 1 == count, name)
@@ -99,11 +97,15 @@ def keeps_halves(component):
     # Rows that have been read and have not left yet: in the memory's pipeline or in the switch.
     on_the_way = sum(bench.past_reset(last, cycles) for cycles in range(1, READS + 1))
     sent = Mux(bench.in_state("dut", "FINISH TILE"), entry.tile_rows, row + (plane >= entry.planes_read))
-    bench.implies(loads, sent == rows_out + waiting + on_the_way, "every row leaves once")
-    bench.implies(~loads, (rows_out == 0) & (waiting == 0) & (on_the_way == 0), "nothing is on the way between tiles")
+    bench.implies(loads & ~finishes, sent == rows_out + waiting + on_the_way, "every row leaves once")
+    bench.implies(finishes, bench.in_state("dut", "FINISH TILE"), "a tile is finished when its last row is written")
+    bench.implies(
+        ~loads | finishes, (rows_out == 0) & (waiting == 0) & (on_the_way == 0), "nothing is on the way between tiles"
+    )
     bench.implies(loads, (row < entry.tile_rows) | bench.in_state("dut", "FINISH TILE"), "row")
     bench.implies(bench.in_state("dut", "READ"), plane < period, "plane")
     bench.implies(between, waiting != 0, "between")
+    bench.check(bench.internal("dut.first_out") == ~between, "the first plane of a row is known")
 
     # The switch needs as many cycles from group to group as it has planes to give.
     since = Signal(4)
@@ -122,7 +124,7 @@ def keeps_halves(component):
     planes_before = (passes - 1 - next_position)[:3]
     half = Mux(bench.internal("dut.half"), SMALL.staging_words, 0)
     row_start = half + entry.staging_start + rows_out
-    bench.implies(loads, bench.internal("dut.row_start") == row_start, "row start")
+    bench.implies(loads & ~finishes, bench.internal("dut.row_start") == row_start, "row start")
     address = row_start - planes_before * entry.tile_rows
     bench.implies(between, bench.internal("dut.plane_address") == address, "plane address")
     bench.implies(between, next_position < passes - 1, "position")
@@ -139,7 +141,7 @@ def ninth_rows(component):
     address = bench.any_constant(dut.weight_address.shape(), "address")
     word = bench.any_constant(SMALL_WITH_BYTES.weight_word_bits, "word")
     read = dut.weight_read & (dut.weight_address == address)
-    bench.assume(~bench.past(read, TwoCycleMemory.LATENCY) | (dut.weight_data == word))
+    bench.assume(~bench.past(read, GatheredMemory.LATENCY) | (dut.weight_data == word))
     bench.assume(valid_entry(dut.tiles_data))
 
     # The word may be that of any plane of any of a bundle's eight rows: `hit` says that it was in this bundle.

@@ -164,7 +164,7 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
     async def source(ctx):  # type: ignore[no-untyped-def]
         for field, value in geometry.items():
             ctx.set(getattr(loader.geometry, field), value)
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         for value in image:
             ctx.set(loader.i.payload, int(value))
             ctx.set(loader.i.valid, 1)
@@ -174,7 +174,7 @@ def test_an_image_takes_the_predicted_cycles(name: str) -> None:
 
     async def watch(ctx):  # type: ignore[no-untyped-def]
         cycles = 0
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         while not ctx.get(loader.image_ready):
             await ctx.tick()
             cycles += 1

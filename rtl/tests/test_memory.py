@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.hdl import Module, Signal
 
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.tests import simulate
 
 
@@ -39,12 +39,13 @@ def draw(width, depth, granularity, cycles, seed):
     ]
 
 
+@pytest.mark.parametrize("kind", [TwoCycleMemory, GatheredMemory])
 @pytest.mark.parametrize(("width", "depth", "granularity"), [(1, 2, 1), (13, 5, 13), (32, 16, 8), (48, 8, 24)])
-def test_reads_see_every_earlier_write(width, depth, granularity):
+def test_reads_see_every_earlier_write(width, depth, granularity, kind):
     words = draw(width, depth, granularity, 600, seed=width)
     init = [index + 1 for index in range(depth)] if width > 4 else [1]
-    memory = TwoCycleMemory(width, depth, granularity, init)
-    seen = simulate.stream(memory, words, ["read_data"], TwoCycleMemory.LATENCY)
+    memory = kind(width, depth, granularity, init)
+    seen = simulate.stream(memory, words, ["read_data"], kind.LATENCY)
     assert seen == expected(words, width, granularity, init)
     assert any(
         word["read_enable"] and word["write_enable"] and word["read_address"] == word["write_address"] for word in words

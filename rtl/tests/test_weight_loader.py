@@ -9,7 +9,7 @@ from amaranth.hdl import Module
 from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.precision import WidthSet
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.tests import simulate
 from rtl.tests.mutation import mutant
 from rtl.weight_loader import WeightLoader
@@ -80,7 +80,7 @@ def wrong_words(component, port_bits):
     loader = component(machine)
     top = Module()
     top.submodules.loader = loader
-    top.submodules.weights = weights = TwoCycleMemory(machine.weight_word_bits, machine.weight_words, init=words)
+    top.submodules.weights = weights = GatheredMemory(machine.weight_word_bits, machine.weight_words, init=words)
     top.submodules.entries = table = TwoCycleMemory(machine.tiles_layout.bits, machine.layer_slots, init=entries)
     top.d.comb += [
         weights.read_address.eq(loader.weight_address),
