@@ -148,8 +148,8 @@ def cells_by_part(netlist: Path, top: str) -> dict[str, Counter[str]]:
     return parts
 
 
-def place_and_route(netlist: Path, *, seed: int = 1) -> Cost:
-    """Place and route a netlist on an ECP5-85 of speed 6 without its pins, and return its cost.
+def place_and_route(netlist: Path, *, seed: int = 1, target_mhz: int = TARGET_MHZ) -> Cost:
+    """Place and route a netlist on an ECP5-85 of speed 6 without its pins, towards a clock, and return its cost.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def place_and_route(netlist: Path, *, seed: int = 1) -> Cost:
         If nextpnr is missing or fails, or says nothing of a clock.
     """
     command = [_tool("nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381", "--out-of-context"]
-    command += ["--json", netlist.name, "--freq", str(TARGET_MHZ), "--timing-allow-fail", "--seed", str(seed)]
+    command += ["--json", netlist.name, "--freq", str(target_mhz), "--timing-allow-fail", "--seed", str(seed)]
     text = _call(command, netlist.parent, f"nextpnr_{seed}.log")
     used = {name: int(count) for name, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", text)}
     clocks = re.findall(r"Max frequency for clock '[^']*': ([\d.]+) MHz", text)
