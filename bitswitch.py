@@ -44,6 +44,7 @@ the chain, one verb a step:
   export     checkpoint       ->  network file    stored codes once, real parameters, checksums
   verify     network file     ==  PyTorch         certificates, integer model, every stored tensor compared
   verilog    widths, size     ->  .v and .json    the accelerator
+  synth      widths, size     ->  an FPGA         cells, clock and images/s after place and route
   simulate   network file     ==  hardware        Verilator: every stored tensor, every layer's cycles
   estimate   network file     ->  counts          storage, weight traffic, cycles
   explore    network file     ->  machines        throughput against area, and the one to build
@@ -53,7 +54,7 @@ the chain, one verb a step:
 """
 
 EXIT_STATUS = """\
-exit status: 0 done and all equal, 1 something differs, 2 wrong usage or refused input
+exit status: 0 done and all equal, 1 something differs or does not fit, 2 wrong usage or refused input
 """
 
 
@@ -91,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
     """Return the kinds of errors whose message is for the user; any other one is a bug and shows its traceback."""
     told: tuple[type[BaseException], ...] = (Refused, ValueError, OSError, ModuleNotFoundError)
-    verilator_tool = sys.modules.get("sim_tests.verilator_tool")
-    return (*told, verilator_tool.ToolMissing) if verilator_tool is not None else told
+    for module, error in (("sim_tests.verilator_tool", "ToolMissing"), ("rtl.synthesis", "SynthesisError")):
+        if module in sys.modules:
+            told = (*told, getattr(sys.modules[module], error))
+    return told
 
 
 EXTRA_OF_MODULE = {
@@ -167,19 +170,38 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--data-path", metavar="PATH", help="where the images are now (default: where they were)")
 
     verilog = verb("verilog", _verilog, "Write the accelerator as Verilog, and a JSON that describes it.")
-    verilog.add_argument("--weight-bits", type=_widths, metavar="B,B,...", help="widths of weights (default 8,6,4,2)")
-    verilog.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
-    verilog.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")
-    _add_machine(verilog)
+    _add_design(verilog)
     verilog.add_argument(
         "--bus", choices=("streams", "axi"), default="streams", help="ports: streams, or AXI4 with registers"
     )
     verilog.add_argument(
         "--target", choices=("portable", "ecp5"), default="portable", help="plain logic, or the cells of an FPGA family"
     )
-    verilog.add_argument("--network", type=Path, metavar="FILE", help="make the memories as deep as this network needs")
     verilog.add_argument(
         "--out", type=Path, default=Path("build") / "verilog", metavar="DIR", help="default %(default)s"
+    )
+
+    synth = verb(
+        "synth",
+        _synth,
+        "Synthesize the accelerator with yosys, place and route it with nextpnr, and tell what it takes, its clock, "
+        "and with --network the images a second at each assignment.",
+    )
+    synth.add_argument(
+        "--target",
+        required=True,
+        metavar="NAME",
+        help="ecp5-25k, ecp5-45k, ecp5-85k, ice40-up5k, nexus; generic and xilinx7 are synthesized only",
+    )
+    _add_design(synth)
+    synth.add_argument("--assignments", metavar="NAME,...", help="such as W8A8,W2A4,mixed-1 (default: the uniform)")
+    synth.add_argument(
+        "--part", default="accelerator", metavar="NAME", help="accelerator (default), or its array alone"
+    )
+    synth.add_argument("--seed", type=_at_least(0), default=1, metavar="N", help="of the placer (default %(default)s)")
+    synth.add_argument("--target-mhz", type=_positive, metavar="F", help="the clock that nextpnr works towards")
+    synth.add_argument(
+        "--out", type=Path, default=Path("build") / "synth", metavar="DIR", help="logs go into DIR/TARGET, %(default)s"
     )
 
     simulate = verb(
@@ -290,6 +312,16 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: the one the file names, beside it or in build/demo"
     )
+
+
+def _add_design(parser: argparse.ArgumentParser) -> None:
+    """Add what ``_design`` makes a machine of."""
+    parser.add_argument("--weight-bits", type=_widths, metavar="B,B,...", help="widths of weights (default 8,6,4,2)")
+    parser.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
+    parser.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")
+    _add_machine(parser)
+    parser.add_argument("--network", type=Path, metavar="FILE", help="make the memories as deep as this network needs")
+    parser.set_defaults(ignore_checksum=False)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -699,16 +731,10 @@ def _reference_of(network: Any, options: argparse.Namespace) -> Any:
 
 
 def _verilog(options: argparse.Namespace) -> Result:
-    from hwsim import network_file
-    from hwsim.assignments import standard_assignments
-    from hwsim.program import fit_machine
     from rtl import verilog
     from rtl.targets import TARGETS
 
-    machine = _machine(options, options.weight_bits or options.bits, options.activation_bits or options.bits)
-    if options.network is not None:
-        network = network_file.load(options.network)
-        machine = fit_machine(network, standard_assignments(network), machine)
+    machine, _, _ = _design(options, "standard")
     source, description = verilog.write(machine, options.out, bus=options.bus, target=TARGETS[options.target])
     report = json.loads(description.read_text())
     print(f"{source}: {source.read_text().count(chr(10)):,} lines; {description}")
@@ -718,6 +744,172 @@ def _verilog(options: argparse.Namespace) -> Result:
         f"{machine.activation_widths}, memories of {kibibytes:,.1f} KiB, {len(report['ports'])} ports"
     )
     return {"verilog": str(source), "description": str(description), **report}, OK
+
+
+def _design(options: argparse.Namespace, names: str | None) -> tuple[Any, Any, Any]:
+    """Return the machine of ``_add_design``, the network it is for, and its assignments; None and none without.
+
+    ``names`` are those of the assignments; all standard ones for ``"standard"``, the uniform ones for None.
+    """
+    from hwsim.assignments import select_assignments, uniform_assignments
+    from hwsim.program import fit_machine
+
+    if options.network is None:
+        return _machine(options, options.weight_bits or options.bits, options.activation_bits or options.bits), None, ()
+    network = _network(options)
+    if names is None:
+        assignments = uniform_assignments(network)
+    else:
+        assignments = select_assignments(network, None if names == "standard" else names)
+    weight_widths = options.weight_bits or options.bits or network.width_set
+    machine = _machine(options, weight_widths, options.activation_bits or options.bits or network.width_set)
+    return fit_machine(network, assignments, machine), network, assignments
+
+
+def _synth(options: argparse.Namespace) -> Result:
+    from hwsim import estimate
+    from hwsim.program import fit_machine
+    from rtl import flow
+    from rtl.devices import DEVICES
+
+    if options.target not in DEVICES:
+        raise Refused(f"--target must be one of {', '.join(DEVICES)}, not {options.target!r}")
+    if options.part not in flow.PARTS:
+        raise Refused(f"--part must be one of {', '.join(flow.PARTS)}, not {options.part!r}")
+    if options.network is None and options.assignments is not None:
+        raise Refused("--assignments needs a --network")
+    if options.network is not None and options.part != "accelerator":
+        raise Refused(f"--network needs the whole accelerator, not --part {options.part}")
+    device = DEVICES[options.target]
+    machine, network, assignments = _design(options, options.assignments)
+    folder = options.out / device.name
+    how = {"part": options.part, "seed": options.seed, "target_mhz": options.target_mhz}
+    built = flow.build(machine, device, folder, say=_say, **how)
+    print(f"{device.name}: {device.title}")
+    print(
+        f"{machine.lanes} lanes x {machine.columns} columns, {options.part}, weights {machine.weight_widths}, ", end=""
+    )
+    print(f"activations {machine.activation_widths}, {machine.datapath}; logs in {folder}")
+    print(_utilization_table(built))
+    if device.scan_pins and built.harness_ffs:
+        print(f"of these {built.harness_luts} LUTs and {built.harness_ffs} registers are of the scan harness")
+    clock_mhz = built.fmax_mhz
+    print(f"{_clock_sentence(built)}; logs in {folder}\n")
+    report = built.to_json()
+    if network is None:
+        report["rows"] = _peak_rows(machine, clock_mhz)
+        print(_peak_table(report["rows"], clock_mhz))
+    else:
+        estimates = [estimate.estimate(network, machine, assignment) for assignment in assignments]
+        rows = [_estimate_row(network, found, clock_mhz) for found in estimates]
+        report["network"] = str(options.network)
+        report["rows"] = [{name: value for name, value in row.items() if name != "layers"} for row in rows]
+        print(_throughput_table(report["rows"]))
+    if not built.fits:
+        print(f"\n{built.why_not}")
+        fit = None if network is None else functools.partial(fit_machine, network, assignments)
+        report["largest_that_fits"] = _largest_that_fits(machine, device, options, fit)
+        print(report["largest_that_fits"]["sentence"])
+    return report, OK if built.fits else FAILED
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _clock_sentence(built: Any) -> str:
+    if built.fmax_mhz is not None:
+        return f"Fmax {built.fmax_mhz:.2f} MHz, {built.target_mhz:g} MHz were asked for"
+    return "no clock: it does not fit" if built.why_not else "no clock: nothing was placed"
+
+
+def _utilization_table(built: Any) -> str:
+    from rtl.synthesis import LONG_NAMES
+
+    rows = []
+    for one in built.utilization:
+        share = "" if not one.available else f"{100 * one.used / one.available:.0f} %"
+        available = "" if one.available is None else f"{one.available:,}"
+        rows.append((LONG_NAMES[one.resource], one.cell, f"{one.used:,}", available, share))
+    return _table(("resource", "cell", "used", "available", ""), rows)
+
+
+def _peak_rows(machine: Any, clock_mhz: float | None) -> list[dict[str, Any]]:
+    """Return the peak of the array at each pair of widths in its place: the widest of both, and so on."""
+    pairs = zip(machine.weight_widths, machine.activation_widths, strict=False)
+    rows = []
+    for weight_bits, activation_bits in pairs:
+        peak = machine.macs_per_cycle(weight_bits, activation_bits)
+        row = {"assignment": f"W{weight_bits}A{activation_bits}", "peak_macs_per_cycle": peak}
+        if clock_mhz is not None:
+            row["peak_gmacs_per_s"] = round(peak * clock_mhz / 1000, 4)
+        rows.append(row)
+    return rows
+
+
+def _peak_table(rows: Sequence[Mapping[str, Any]], clock_mhz: float | None) -> str:
+    heading = ["widths", "peak MACs a cycle"] + (["peak GMAC/s"] if clock_mhz is not None else [])
+    return _table(
+        heading,
+        (
+            [row["assignment"], f"{row['peak_macs_per_cycle']:.1f}"]
+            + ([f"{row['peak_gmacs_per_s']:.2f}"] if clock_mhz is not None else [])
+            for row in rows
+        ),
+    )
+
+
+def _throughput_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    heading = ["assignment", "cycles an image", "MACs a cycle", "weight bits read", "moved by the machine"]
+    timed = "images_per_s" in rows[0]
+    heading += ["images/s", "latency us", "GMAC/s"] if timed else []
+    cells = []
+    for row in rows:
+        told = [row["assignment"], f"{row['interval_cycles']:,}", f"{row['macs_per_cycle']:.1f}"]
+        told += [f"{row['weight_bits_read']:,}", f"{row['traffic']['weight_bits']:,}"]
+        told += (
+            [f"{row['images_per_s']:,.1f}", f"{row['latency_us']:,.0f}", f"{row['gmacs_per_s']:.2f}"] if timed else []
+        )
+        cells.append(told)
+    return _table(heading, cells)
+
+
+def _fullness(area: Any, device: Any) -> float:
+    """Return the share of a device's scarcest resource that is taken, block RAMs counted too."""
+    share: float = area.share(device)
+    return max(share, area.block_ram / device.block_ram)
+
+
+def _largest_that_fits(machine: Any, device: Any, options: argparse.Namespace, fit: Any) -> dict[str, Any]:
+    """Return the largest smaller machine that fits, and how that is known: by the model of area, or by packing."""
+    from hwsim import exploration
+    from rtl import flow
+    from rtl.memory_plan import machine_block_rams
+
+    smaller = flow.smaller_machines(machine, fit)
+    if device.name in exploration.DEVICES and options.part == "accelerator":
+        model = exploration.load_model(machine_block_rams)
+        limits = exploration.DEVICES[device.name]
+        fitting = [one for one in smaller if model.area(one).fits(limits)]
+        found = fitting[-1] if fitting else None
+        how = (
+            f"by the model of area, whose LUTs are {100 * model.fits['comb'].mean_error:.1f} % off on the mean, and "
+            f"with {100 * exploration.USABLE_SHARE:.0f} % of the cells taken at most"
+        )
+        if found is None and smaller:
+            closest = min(smaller, key=lambda one: _fullness(model.area(one), limits))
+            area = model.area(closest)
+            how += f"; {closest.lanes} x {closest.columns} takes {area.comb:,} LUTs, {area.ff:,} registers, "
+            how += f"{area.dsp} multipliers and {area.block_ram} block RAMs"
+    else:
+        found, tried = flow.largest_that_fits(smaller, device, options.out / device.name, part=options.part, say=_say)
+        how = f"by packing {len(tried)} of them" if tried else "there is none smaller"
+        if found is None and tried:
+            how += f"; {smaller[0].lanes} x {smaller[0].columns} {tried[0].why_not}"
+    if found is None:
+        return {"machine": None, "sentence": f"no smaller machine fits either ({how})"}
+    told = f"the largest machine that fits has {found.lanes} lanes x {found.columns} columns ({how})"
+    return {"machine": found.to_json(), "sentence": told}
 
 
 def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths: Any) -> Any:

