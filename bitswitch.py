@@ -903,7 +903,7 @@ def _largest_that_fits(machine: Any, device: Any, options: argparse.Namespace, f
             how += f"{area.dsp} multipliers and {area.block_ram} block RAMs"
     else:
         found, tried = flow.largest_that_fits(smaller, device, options.out / device.name, part=options.part, say=_say)
-        how = f"by packing {len(tried)} of them" if tried else "there is none smaller"
+        how = f"by packing, {len(tried)} tried" if tried else "there is none smaller"
         if found is None and tried:
             how += f"; {smaller[0].lanes} x {smaller[0].columns} {tried[0].why_not}"
     if found is None:

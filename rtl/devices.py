@@ -34,6 +34,9 @@ class Device:
         Resource -> what nextpnr calls it.
     available : mapping of str to int
         What the device has of the resources that are known before synthesis, where the leaves instantiate cells.
+    memory_bits : int
+        Bits of all its block RAMs, distributed RAMs and registers, so that no design with larger memories is
+        synthesized in vain; 0 where that is not looked at.
     scan_pins : mapping of str to str
         Pins of the scan harness, for a device that cannot do without pins: port -> site, empty for any.
     oscillator : str
@@ -50,6 +53,7 @@ class Device:
     netlist_cells: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     placed_cells: Mapping[str, str] = field(default_factory=dict)
     available: Mapping[str, int] = field(default_factory=dict)
+    memory_bits: int = 0
     scan_pins: Mapping[str, str] = field(default_factory=dict)
     oscillator: str = ""
 
@@ -95,6 +99,7 @@ DEVICES: dict[str, Device] = {
             target_mhz=50,
             netlist_cells={"lut": {"SB_LUT4": 1}, "ff": {"SB_DFF.*": 1}},
             placed_cells={"logic_cell": "ICESTORM_LC", "dsp": "ICESTORM_DSP", "block_ram": "ICESTORM_RAM"},
+            memory_bits=30 * 4096 + 5280,
             scan_pins={"clk": "", "scan_in": "", "capture": "", "scan_out": ""},
         ),
         _ecp5("25k", "LFE5U-25F", 28, 56),
@@ -108,6 +113,7 @@ DEVICES: dict[str, Device] = {
             placer_options=("--device", "LIFCL-40-9BG400C"),
             target_mhz=200,
             placed_cells={"lut": "OXIDE_COMB", "ff": "OXIDE_FF", "dsp": "MULT18_CORE", "block_ram": "OXIDE_EBR"},
+            memory_bits=84 * 18432 + 2 * 524288 + 4032 * 64 + 32256,
             scan_pins={"scan_in": "F13", "capture": "G13", "scan_out": "E17"},
             oscillator='OSCA #(.HF_CLK_DIV("1")) oscillator(.HFOUTEN(1\'b1), .HFCLKOUT(clk));',
         ),

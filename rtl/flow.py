@@ -172,7 +172,7 @@ def build(
     needs = _known_beforehand(machine, device, part)
     if any(one.excess for one in needs):
         excess = _placement(needs)
-        where = "known from its memories and multipliers, before synthesis"
+        where = "known before synthesis"
         return Report(utilization=needs, why_not=synthesis.why_not(excess, device, where), **known)
 
     seconds: dict[str, float] = {}
@@ -277,16 +277,22 @@ def _verilog(machine: Machine, device: Device, part: str) -> tuple[str, str, lis
 
 
 def _known_beforehand(machine: Machine, device: Device, part: str) -> tuple[Utilization, ...]:
-    """Return what the leaves instantiate themselves, so that nobody waits for a synthesis that cannot fit."""
-    if not device.leaves.block_ram:
-        return ()
-    counts = {"dsp": machine.lanes * machine.columns if machine.datapath == "dsp" else 0}
-    if part == "accelerator":
-        counts = {"dsp": multiplier_count(machine), "block_ram": machine_block_rams(machine)}
-    return tuple(
-        Utilization(resource=name, cell=device.placed_cells[name], used=count, available=device.available[name])
-        for name, count in counts.items()
-    )
+    """Return what is known without synthesis, so that nobody waits for one that cannot fit.
+
+    Cells that the leaves instantiate themselves, or the bits of the memories where yosys chooses what they are made of.
+    """
+    if device.leaves.block_ram:
+        counts = {"dsp": machine.lanes * machine.columns if machine.datapath == "dsp" else 0}
+        if part == "accelerator":
+            counts = {"dsp": multiplier_count(machine), "block_ram": machine_block_rams(machine)}
+        return tuple(
+            Utilization(resource=name, cell=device.placed_cells[name], used=count, available=device.available[name])
+            for name, count in counts.items()
+        )
+    if device.memory_bits and part == "accelerator":
+        bits = sum(machine.memory_bits.values())
+        return (Utilization(resource="memory_bit", cell="memory bits", used=bits, available=device.memory_bits),)
+    return ()
 
 
 def _placement(rows: Sequence[Utilization]) -> synthesis.Placement:

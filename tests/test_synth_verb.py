@@ -116,7 +116,7 @@ def test_where_there_is_no_model_machines_are_packed(
     status, report = synth(tmp_path, "--target", "ice40-up5k", "--lanes", "8", "--columns", "8")
     assert status == 1 and report["largest_that_fits"]["machine"] is None
     assert [(one.lanes, one.columns) for one in built] == [(8, 8), (4, 4)]
-    assert "no smaller machine fits either (by packing 1 of them; 4 x 4 does not fit ice40-up5k)" in (
+    assert "no smaller machine fits either (by packing, 1 tried; 4 x 4 does not fit ice40-up5k)" in (
         capsys.readouterr().out
     )
 

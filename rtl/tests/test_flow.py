@@ -55,6 +55,10 @@ def test_what_cannot_fit_is_known_before_synthesis(tmp_path: Path, monkeypatch: 
     products = built.used("dsp")
     assert products is not None and products > 256 and not built.fits and built.fmax_mhz is None
     assert f"does not fit ecp5-25k: {products} multipliers of 28 ({products - 28} too many)" in built.why_not
+    bits = sum(big.memory_bits.values())
+    small = flow.build(big, DEVICES["ice40-up5k"], tmp_path)
+    assert small.used("memory_bit") == bits > 128160
+    assert f"{bits:,} memory bits of 128,160 ({bits - 128160:,} too many)" in small.why_not
     array = flow.build(big, DEVICES["ecp5-25k"], tmp_path, part="array")
     assert array.used("dsp") == 256 and not array.fits
 
