@@ -1249,6 +1249,7 @@ def _explored(options: argparse.Namespace, network: Any, assignments: Sequence[A
     from hwsim import exploration
     from quant.progress import Progress
     from rtl.memory_plan import machine_block_rams
+    from rtl.placement import hardware_digest
 
     asked = {
         "datapaths": None if options.datapaths is None else options.datapaths.split(","),
@@ -1262,7 +1263,9 @@ def _explored(options: argparse.Namespace, network: Any, assignments: Sequence[A
     )
     if not machines:
         raise Refused("no machine of this sweep runs the network")
-    model = exploration.load_model(machine_block_rams, sorted((options.out / "placements").glob("*.json")))
+    model = exploration.load_model(
+        machine_block_rams, sorted((options.out / "placements" / hardware_digest()).glob("*.json"))
+    )
     with Progress("cycles", len(machines)) as progress:
         points = exploration.explore(
             network,
@@ -1288,7 +1291,7 @@ def _place_some(
     """Place and route the proposed machine and others of the fronts, evenly spread over them."""
     from hwsim import exploration, sweep
     from quant.progress import Progress
-    from rtl.placement import place_beneath
+    from rtl.placement import hardware_digest, place_beneath
 
     fronts = [exploration.front(points, assignment.name, device) for assignment in assignments]
     fitting = {one.machine: one for best in fronts for one in best if one.area.fits(device, share)}
@@ -1301,7 +1304,7 @@ def _place_some(
         sweep.run(
             functools.partial(place_beneath, options.out / "tools"),
             items,
-            options.out / "placements",
+            options.out / "placements" / hardware_digest(),
             processes=min(options.jobs or 1, max(1, len(items))),
             scheduler=options.scheduler,
             progress=progress.advance,

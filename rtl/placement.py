@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from hwsim import machine as machine_module
 from hwsim.machine import Machine
 from rtl import synthesis
 from rtl.targets import ECP5
@@ -15,9 +17,12 @@ from rtl.verilog import accelerator_verilog
 
 TOP = "bitswitch_accelerator"
 
+CONTRACT = ("spec", "precision", "requantize", "machine")
+"""Modules of hwsim that the hardware takes its widths from."""
+
 
 def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) -> dict[str, Any]:
-    """Return what a machine takes of an ECP5-85, as a row of plain values.
+    """Return what a machine takes of an ECP5-85, as a row of plain values; nextpnr works towards the part's clock.
 
     Parameters
     ----------
@@ -27,20 +32,30 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
     seed : int
         Of the placer.
     route : bool
-        Without, cells are only packed: the same counts in a tenth of the time, and ``fmax_mhz`` is None.
+        Without, cells are only packed: the same counts in a tenth of the time, and ``fmax_mhz`` is None. So it is where
+        the machine finds no place; ``why_not`` tells.
 
     Raises
     ------
     SynthesisError
-        If a tool is missing or fails, also where the machine does not fit.
+        If a tool is missing or fails otherwise.
     """
     text = accelerator_verilog(machine, TOP, target=ECP5)
     netlist = synthesis.synthesize(text, TOP, folder, dsp=True)
-    found = vars(synthesis.place_and_route(netlist, seed=seed)) if route else packed(netlist)
+    target_mhz = synthesis.DEFAULT.target_mhz
+    why_not = ""
+    try:
+        found = vars(synthesis.place_and_route(netlist, seed=seed, target_mhz=target_mhz)) if route else packed(netlist)
+    except synthesis.DoesNotFit as error:
+        found, why_not = packed(netlist), str(error)
+    was_routed = found["fmax_mhz"] is not None
     return {
         "machine": machine.to_json(),
         **found,
-        "seed": seed if route else None,
+        "seed": seed if was_routed else None,
+        "target_mhz": target_mhz if was_routed else None,
+        "why_not": why_not,
+        "verilog_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "tools": synthesis.tool_versions(),
     }
@@ -51,6 +66,16 @@ def packed(netlist: Path) -> dict[str, Any]:
     used = synthesis.pack(netlist).used
     cells = {"comb": "TRELLIS_COMB", "ff": "TRELLIS_FF", "block_ram": "DP16KD", "dsp": "MULT18X18D"}
     return {name: used[cell] for name, cell in cells.items()} | {"fmax_mhz": None}
+
+
+@functools.cache
+def hardware_digest() -> str:
+    """Return a digest of the sources that Verilog is made from: rows of other sources are of another hardware."""
+    package = Path(__file__).parent
+    paths = [path for path in package.rglob("*.py") if not {"tests", "proofs"} & set(path.relative_to(package).parts)]
+    paths += [Path(machine_module.__file__).with_name(f"{name}.py") for name in CONTRACT]
+    texts = [(path.name, path.read_text()) for path in sorted(paths)]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def place_beneath(folder: Path, machine: Machine) -> dict[str, Any]:
