@@ -45,6 +45,7 @@ the chain, one verb a step:
   verify     network file     ==  PyTorch         certificates, integer model, every stored tensor compared
   verilog    widths, size     ->  .v and .json    the accelerator
   synth      widths, size     ->  an FPGA         cells, clock and images/s after place and route
+  bitstream  widths, size     ->  .bit            the accelerator behind a serial line, for an FPGA board
   simulate   network file     ==  hardware        Verilator: every stored tensor, every layer's cycles
   estimate   network file     ->  counts          storage, weight traffic, cycles
   explore    network file     ->  machines        throughput against area, and the one to build
@@ -104,6 +105,8 @@ EXTRA_OF_MODULE = {
     "pooch": "quant",
     "PIL": "quant",
     "amaranth": "rtl",
+    "amaranth_boards": "board",
+    "serial": "board",
     "cocotb": "sim",
     "verilator": "sim",
     "matplotlib": "notebooks",
@@ -202,6 +205,25 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("--target-mhz", type=_positive, metavar="F", help="the clock that nextpnr works towards")
     synth.add_argument(
         "--out", type=Path, default=Path("build") / "synth", metavar="DIR", help="logs go into DIR/TARGET, %(default)s"
+    )
+
+    bitstream = verb(
+        "bitstream",
+        _bitstream,
+        "Make the bitstream of a board: the accelerator behind a serial line. With --network also the program that its "
+        "driver loads.",
+    )
+    bitstream.add_argument("--board", required=True, metavar="NAME", help="ulx3s-85f; also ulx3s-12f, -25f, -45f")
+    _add_design(bitstream)
+    bitstream.add_argument(
+        "--assignments", metavar="NAME,...", help="such as W8A8,W2A4,mixed-1 (default: every uniform and mixed one)"
+    )
+    bitstream.add_argument(
+        "--baud", type=_at_least(1), default=1_000_000, metavar="N", help="of the serial line (default %(default)s)"
+    )
+    bitstream.add_argument("--seed", type=_at_least(0), default=1, metavar="N", help="of the placer (default 1)")
+    bitstream.add_argument(
+        "--out", type=Path, default=Path("build") / "bitstream", metavar="DIR", help="default %(default)s/BOARD"
     )
 
     simulate = verb(
@@ -811,6 +833,30 @@ def _synth(options: argparse.Namespace) -> Result:
         report["largest_that_fits"] = _largest_that_fits(machine, device, options, fit)
         print(report["largest_that_fits"]["sentence"])
     return report, OK if built.fits else FAILED
+
+
+def _bitstream(options: argparse.Namespace) -> Result:
+    from hwsim.program import build
+    from rtl.board import bitstream, boards
+    from rtl.loadable import LoadableProgram
+
+    board = boards.board(options.board)
+    if options.network is None and options.assignments is not None:
+        raise Refused("--assignments needs a --network")
+    machine, network, assignments = _design(options, options.assignments or "standard")
+    program = None if network is None else LoadableProgram.from_program(build(network, machine, assignments))
+    folder = options.out / board.name
+    made = bitstream.build(machine, board, folder, baud=options.baud, seed=options.seed, say=_say)
+    rows = [(name, f"{used:,}", f"{available:,}") for name, (used, available) in made.cells.items()]
+    print(_table(("cells", "used", "available"), rows))
+    print(f"{made.path}: {made.path.stat().st_size:,} bytes; {made.fmax_mhz} MHz, the board's clock is ", end="")
+    print(f"{board.clock_hz / 1e6:g} MHz; {made.baud:,} bits/s; logs in {folder}")
+    report = made.to_json()
+    if program is not None:
+        report["program"] = str(folder / "program.npz")
+        program.save(folder / "program.npz")
+        print(f"{report['program']}: {', '.join(program.slots)}")
+    return report, OK
 
 
 def _say(line: str) -> None:

@@ -66,7 +66,9 @@ class UartReceiver(wiring.Component):
             with m.State("stop"):
                 with m.If(timer == 0):
                     m.d.sync += [self.valid.eq(line), self.framing_error.eq(~line)]
-                    m.next = "high"
+                    m.next = "idle"
+                    with m.If(~line):
+                        m.next = "high"
             with m.State("high"):
                 with m.If(line):
                     m.next = "idle"
