@@ -84,7 +84,7 @@ class Cost:
 
 
 def tool(name: str) -> str:
-    """Return the path of ``yosys`` or a ``nextpnr-NAME``.
+    """Return the path of ``yosys``, a ``nextpnr-NAME`` or ``ecppack``.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import pytest
 
 import bitswitch
 
-VERBS = ("train", "export", "verify", "verilog", "synth", "simulate", "estimate", "demo")
+VERBS = ("train", "export", "verify", "verilog", "synth", "bitstream", "simulate", "estimate", "demo")
 
 
 def run(*arguments: str) -> int:

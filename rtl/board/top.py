@@ -48,9 +48,7 @@ class BoardTop(wiring.Component):
     """
 
     def __init__(self, machine: Machine, cycles_per_bit: int, patience_cycles: int):
-        self.link = HostLink(patience_cycles)
-        self.receiver, self.transmitter = UartReceiver(cycles_per_bit), UartTransmitter(cycles_per_bit)
-        self.accelerator = AxiAccelerator(machine)
+        self.machine, self.cycles_per_bit, self.patience_cycles = machine, cycles_per_bit, patience_cycles
         super().__init__(
             {
                 "clock": In(1),
@@ -72,10 +70,10 @@ class BoardTop(wiring.Component):
         m.d.comb += [domain.clk.eq(self.clock), domain.rst.eq(reset)]
         m.d.sync += reset.eq(pressed)
 
-        m.submodules.receiver = receiver = self.receiver
-        m.submodules.transmitter = transmitter = self.transmitter
-        m.submodules.link = link = self.link
-        m.submodules.accelerator = accelerator = self.accelerator
+        m.submodules.receiver = receiver = UartReceiver(self.cycles_per_bit)
+        m.submodules.transmitter = transmitter = UartTransmitter(self.cycles_per_bit)
+        m.submodules.link = link = HostLink(self.patience_cycles)
+        m.submodules.accelerator = accelerator = AxiAccelerator(self.machine)
         wiring.connect(m, link.o, transmitter.i)
         for name in ("control", "load", "image", "result"):
             wiring.connect(m, getattr(link, name), getattr(accelerator, name))

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Boards: pins as their makers say, and the clock's division to a baud rate."""
 
 import sys
