@@ -8,6 +8,8 @@ strip, strip s begins at least (s - t) * A cycles after strip t; the room of str
 
 from __future__ import annotations
 
+from hwsim.machine import LAYOUT_ROW_CYCLES
+
 LAYOUT_MARGIN_CYCLES = 16
 """More than the pipeline delays between array, ring and image loader."""
 
@@ -22,7 +24,7 @@ def lead_windows(
     windows : int
         Windows of an image, one for each output pixel.
     row_windows : int
-        Windows of a row; a row costs a cycle more.
+        Windows of a row; a row costs ``LAYOUT_ROW_CYCLES`` more.
     window_cycles : int
         Cycles that the image loader takes for a window.
     strip_pixels : int
@@ -36,7 +38,8 @@ def lead_windows(
     held_strips = capacity // strip_pixels
 
     def layout_cycles(count: int) -> int:
-        return count * window_cycles + -(-count // row_windows) + 1 + LAYOUT_MARGIN_CYCLES if count > 0 else 0
+        rows = -(-count // row_windows) + 1
+        return count * window_cycles + rows * LAYOUT_ROW_CYCLES + LAYOUT_MARGIN_CYCLES if count > 0 else 0
 
     if windows > capacity:
         for last, end in enumerate(ends):

@@ -54,6 +54,7 @@ WEIGHT_ARRIVAL_CYCLES = MEMORY_LATENCY_CYCLES + 3
 FEEDER_PASS_CYCLES = 2
 """From the cycle in which a pass is taken to the first weight row of the next one: the loops go on, a step begins."""
 
+LAYOUT_ROW_CYCLES = 2
 IMAGE_WRITE_CYCLES = MEMORY_LATENCY_CYCLES + 1
 ADDRESS_LATENCY_CYCLES = 2
 ACTIVATION_ARRIVAL_CYCLES = 1

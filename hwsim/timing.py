@@ -22,6 +22,7 @@ from hwsim.machine import (
     CODE_WRITE_CYCLES,
     FEEDER_PASS_CYCLES,
     IMAGE_WRITE_CYCLES,
+    LAYOUT_ROW_CYCLES,
     MAX_POOL_LATENCY_CYCLES,
     MEMORY_LATENCY_CYCLES,
     REQUANTIZER_LATENCY_CYCLES,
@@ -234,7 +235,7 @@ def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:
         needed = row * image["stride"] + image["kernel_height"] - image["padding"]
         here = min(max(needed, 1), image["height"]) * row_bytes
         windows = min(lead - row * row_windows, row_windows)
-        begin = max(begin, here) + 1 + windows * window_cycles
+        begin = max(begin, here) + LAYOUT_ROW_CYCLES + windows * window_cycles
     return max(begin + IMAGE_WRITE_CYCLES, image["height"] * row_bytes) + 1
 
 
@@ -247,6 +248,8 @@ def image_interval_cycles(image: Mapping[str, int]) -> int:
         ``Program.image``.
     """
     window_cycles = image["kernel_height"] * image["kernel_width"] * image["steps"]
-    # A row of windows waits once; an image ends with the memory's latency, a cycle to settle and one to begin.
-    layout = image["output_height"] * (1 + image["output_width"] * window_cycles) + IMAGE_WRITE_CYCLES + 2
+    # An image ends with the memory's latency, a cycle to settle and one to begin.
+    layout = (
+        image["output_height"] * (LAYOUT_ROW_CYCLES + image["output_width"] * window_cycles) + IMAGE_WRITE_CYCLES + 2
+    )
     return max(image["image_bytes"], layout)

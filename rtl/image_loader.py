@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
-from hwsim.machine import LANE_BITS, SIZE_BITS, Machine
-from rtl.countdown import Loop
+from hwsim.machine import LANE_BITS, SIZE_BITS, Machine, bits_for
+from rtl.countdown import Countdown, Loop
 from rtl.delay import delay
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.records import struct
@@ -25,7 +25,7 @@ class ImageLoader(wiring.Component):
     the next one is received meanwhile.
 
     Cycles: one for each byte received; one for each tap (and ``image_channels`` channels) of each window, begun when
-    the pixels are there and a window of the ring is free; one for each row of windows.
+    the pixels are there and a window of the ring is free; two for each row of windows.
 
     Members
     -------
@@ -151,7 +151,8 @@ class ImageLoader(wiring.Component):
         }
         m.d.comb += raw.read_address.eq(Cat(addresses["tap"], layout_half))
         inside = (x >= 0) & (x < geometry.width) & (y >= 0) & (y < geometry.height)
-        row_is_here = arrived | (rows_needed <= rows_here)
+        row_is_here, image_is_here = Signal(), Signal()
+        m.d.sync += [row_is_here.eq(arrived | (rows_needed <= rows_here)), image_is_here.eq(arrived)]
         has_room = taken != geometry.windows_held
 
         def begin_window(address, window_left, window_top):
@@ -164,7 +165,7 @@ class ImageLoader(wiring.Component):
             ]
 
         gathering = Signal()
-        settle = Signal(range(4))
+        settle = Countdown(bits_for(self.WRITE_CYCLES + 1), "settle")
         with m.FSM():
             with m.State("WAIT IMAGE"):
                 m.d.sync += [
@@ -177,7 +178,10 @@ class ImageLoader(wiring.Component):
                     *begin_window(geometry.start, -geometry.padding, -geometry.padding),
                 ]
                 with m.If(rows_here != 0):
-                    m.next = "WAIT ROW"
+                    m.next = "NEXT ROW"
+            with m.State("NEXT ROW"):
+                # It takes a cycle to know whether the row is here.
+                m.next = "WAIT ROW"
             with m.State("WAIT ROW"):
                 with m.If(row_is_here & has_room):
                     m.d.comb += begins_window.eq(1)
@@ -218,22 +222,21 @@ class ImageLoader(wiring.Component):
                                 addresses["row_start"].eq(next_row_start),
                                 *begin_window(next_row_start, -geometry.padding, top + geometry.stride),
                             ]
-                            m.next = "WAIT ROW"
+                            m.next = "NEXT ROW"
                             with m.If(output_rows.is_last):
-                                m.d.sync += settle.eq(self.WRITE_CYCLES)
+                                m.d.sync += settle.begin(self.WRITE_CYCLES + 1)
                                 m.next = "SETTLE"
             with m.State("SETTLE"):
-                m.d.sync += settle.eq(settle - 1)
+                with m.If(~settle.is_last):
+                    m.d.sync += settle.step()
                 # Rows below the last window may still be on their way.
-                with m.If((settle == 0) & arrived):
+                with m.Elif(image_is_here):
                     m.d.comb += laid_out.eq(1)
                     m.d.sync += [layout_half.eq(~layout_half), half_is_free.eq(1)]
                     for half in range(2):
                         with m.If(layout_half == half):
                             m.d.sync += [rows_received[half].eq(0), halves_received[half].eq(0)]
                     m.next = "WAIT IMAGE"
-                with m.Elif(settle == 0):
-                    m.d.sync += settle.eq(0)
 
         controls = Cat(gathering, inside, position, word_address)
         controls = delay(m, controls, TwoCycleMemory.LATENCY, "controls")
