@@ -225,14 +225,15 @@ class Machine:
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
         _require_range("image_channels", self.image_channels, 1, 4)
         _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
-        if self.datapath == "dsp" and self.accumulator_bits <= self.sum_bits:
+        if self.accumulator_bits <= self.sum_bits:
+            terms = "products" if self.datapath == "dsp" else "lanes"
             raise ValueError(
-                f"accumulator_bits must be more than the {self.sum_bits} bits of a sum of {self.lanes} products, "
+                f"accumulator_bits must be more than the {self.sum_bits} bits of a sum of {self.lanes} {terms}, "
                 f"not {self.accumulator_bits}"
             )
         for name in MEMORY_NAMES:
-            _require_range(name, getattr(self, name), 1, 1 << 20)
-        _require_power_of_two("image_words", self.image_words, 2, 1 << 20)
+            _require_range(name, getattr(self, name), 1, MEMORY_WORDS_MAX.get(name, MEMORY_WORDS_MOST))
+        _require_power_of_two("image_words", self.image_words, 2, MEMORY_WORDS_MOST)
 
     @classmethod
     def sized(
@@ -542,6 +543,15 @@ MEMORY_NAMES = (
     "layer_slots",
     "result_words",
 )
+
+MEMORY_WORDS_MOST = 1 << 20
+"""Words of the deepest memory that the hardware can be given."""
+
+MEMORY_WORDS_MAX: Mapping[str, int] = {
+    **dict.fromkeys(("staging_words", "raw_image_words", "result_words"), MEMORY_WORDS_MOST // 2),
+    "layer_slots": MEMORY_WORDS_MOST // 16,
+}
+"""Fewer where the memory has two halves, or several words for each."""
 
 
 def _require_range(name: str, value: int, low: int, high: int) -> None:

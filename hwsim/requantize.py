@@ -64,7 +64,7 @@ class RequantizerFormat:
         Width of B and of the sum ``acc * M + skip * K + B``, 16 .. 62. The sum fits for every reachable operand, so
         that adders of this width are enough whatever happens in between.
     shift_max : int
-        Highest S, 0 .. 52.
+        Highest S, 1 .. 52.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class RequantizerFormat:
             ("multiplier_bits", 2, 32),
             ("skip_multiplier_bits", 2, 40),
             ("addend_bits", 16, 62),
-            ("shift_max", 0, 52),
+            ("shift_max", 1, 52),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

@@ -282,7 +282,7 @@ REFUSALS = {
     "requantizers divide": r"^requantizers must divide lanes and columns",
     "requantizers in a unit": r"^requantizers must be at most bank_lanes \* groups",
     "weight port": r"^weight_port_bits must divide bank_lanes \* columns",
-    "sum of products": r"^accumulator_bits must be more than the \S+ bits of a sum",
+    "sum": r"^accumulator_bits must be more than the \S+ bits of a sum",
     "weight width": r"on this machine the weight width must be one of",
     "activation width": r"reads \S+-bit activations, the machine has",
     "bipolar channels": r"bipolar weights need input channels in a multiple of",
@@ -352,7 +352,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "requantizers divide": lambda: dataclasses.replace(PLAIN, columns=6),
     "requantizers in a unit": lambda: dataclasses.replace(PLAIN, banks=16, requantizers=8, weight_port_bits=8),
     "weight port": lambda: dataclasses.replace(PLAIN, weight_port_bits=24),
-    "sum of products": lambda: dataclasses.replace(PLAIN, datapath="dsp", accumulator_bits=20),
+    "sum": lambda: dataclasses.replace(PLAIN, accumulator_bits=12),
     "weight width": lambda: build_small(network=small_network(WidthSet((8, 3))), weight_bits=3),
     "activation width": lambda: build_small(network=small_network(WidthSet((8, 3))), code=3),
     "bipolar channels": lambda: build_small(

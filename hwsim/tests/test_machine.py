@@ -56,7 +56,10 @@ def test_records_are_checked() -> None:
         ({"image_channels": 5}, r"image_channels must be 1 \.\. 4, not 5"),
         ({"datapath": "lut"}, "datapath must be planes or dsp, not 'lut'"),
         ({"datapath": "dsp", "accumulator_bits": 20}, "must be more than the 21 bits of a sum of 16 products, not 20"),
-        *(({name: 0}, rf"{name} must be 1 \.\. 1048576, not 0") for name in MEMORY_NAMES),
+        ({"accumulator_bits": 12}, "must be more than the 12 bits of a sum of 16 lanes, not 12"),
+        ({"staging_words": 1 << 20}, r"staging_words must be 1 \.\. 524288, not 1048576"),
+        ({"layer_slots": 65537}, r"layer_slots must be 1 \.\. 65536, not 65537"),
+        *(({name: 0}, rf"{name} must be 1 \.\. \d+, not 0") for name in MEMORY_NAMES),
     ],
 )
 def test_bad_configurations_are_refused(options: dict[str, object], message: str) -> None:

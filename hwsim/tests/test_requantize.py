@@ -332,7 +332,7 @@ def test_logits_beyond_int32_are_refused():
         ({"multiplier_bits": 33}, ValueError, "multiplier_bits must be 2 .. 32, not 33"),
         ({"skip_multiplier_bits": 41}, ValueError, "skip_multiplier_bits must be 2 .. 40, not 41"),
         ({"addend_bits": 63}, ValueError, "addend_bits must be 16 .. 62, not 63"),
-        ({"shift_max": -1}, ValueError, "shift_max must be 0 .. 52, not -1"),
+        ({"shift_max": 0}, ValueError, "shift_max must be 1 .. 52, not 0"),
         ({"shift_max": 3.0}, TypeError, "shift_max must be an integer, not 3.0"),
     ],
 )

@@ -15,8 +15,12 @@ ADDRESS_BITS = 12
 """The registers own a page of 4 KiB; what is not in the table answers SLVERR."""
 
 IDENTIFICATION = int.from_bytes(b"BSWT", "big")
-REGISTER_MAP_VERSION = 1
-"""Counts changes after which an older driver would misread a register."""
+REGISTER_MAP_VERSION = 2
+"""Counts changes after which an older driver would misread a register, or a program made before them be misunderstood:
+of this table, and of the packets of the load stream (``hwsim.machine``'s records, ``Program.load_words``).
+
+Version 2: register ``variant``; skip multipliers have packets of their own; the image record describes a ring of
+windows; a weight word has a ninth bit for every byte, where the ninth of nine rows lies."""
 
 COMMAND_QUEUE_DEPTH = 4
 """Run commands that wait while an image is computed."""
@@ -196,6 +200,16 @@ REGISTERS: tuple[Register, ...] = (
         ),
         _CONFIGURATION_TEXT,
     ),
+    Register(
+        "variant",
+        0x18,
+        Access.READ,
+        (
+            Field("digits", 0, 1, "1 if weights are applied digit by digit, in multipliers; 0 if plane by plane."),
+            Field("image_channels", 8, 3, "Image channels laid out in a cycle."),
+        ),
+        _CONFIGURATION_TEXT,
+    ),
     *(
         Register(
             name,
@@ -319,6 +333,7 @@ def configuration(machine: Machine) -> dict[str, dict[str, int]]:
         "array": {name: getattr(machine, name) for name in ("lanes", "columns", "banks", "requantizers")},
         "datapath": {name: getattr(machine, name) for name in ("weight_port_bits", "strip_pixels", "accumulator_bits")},
         "requantizer": dataclasses.asdict(machine.requantizer),
+        "variant": {"digits": int(machine.datapath == "dsp"), "image_channels": machine.image_channels},
     }
     return values | {name: {"value": getattr(machine, name)} for name in MEMORY_NAMES}
 

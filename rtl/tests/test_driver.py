@@ -113,7 +113,7 @@ def test_another_device_is_refused():
     version = spec.SPEC_VERSION + 1
     with pytest.raises(ValueError, match=rf"spec_version must be {spec.SPEC_VERSION}, not {version}"):
         AcceleratorDriver(FakeBus(version=version | register_map.REGISTER_MAP_VERSION << 16))
-    with pytest.raises(ValueError, match=r"register_map_version must be 1, not 9"):
+    with pytest.raises(ValueError, match=r"register_map_version must be 2, not 9"):
         AcceleratorDriver(FakeBus(version=spec.SPEC_VERSION | 9 << 16))
 
 
@@ -127,6 +127,9 @@ def test_a_program_for_another_machine_is_refused():
     assert bus.log == []
     other = dataclasses.replace(MACHINE, accumulator_bits=MACHINE.accumulator_bits + 1)
     with pytest.raises(ValueError, match=r"made for a machine with datapath.accumulator_bits 24, not 25"):
+        AcceleratorDriver(FakeBus(other)).load(LOADABLE)
+    other = dataclasses.replace(MACHINE, datapath="dsp")
+    with pytest.raises(ValueError, match=r"made for a machine with variant.digits 0, not 1"):
         AcceleratorDriver(FakeBus(other)).load(LOADABLE)
 
 

@@ -1,11 +1,13 @@
 """The register table, and the documents made from it."""
 
 import dataclasses
+import hashlib
+import json
 import re
 
 import pytest
 
-from hwsim.machine import MEMORY_NAMES, Machine
+from hwsim.machine import LOAD_TARGETS, MEMORY_NAMES, MEMORY_WORDS_MAX, MEMORY_WORDS_MOST, Machine
 from hwsim.precision import WidthSet
 from hwsim.requantize import RequantizerFormat
 from rtl.bus import register_documents, register_map
@@ -23,8 +25,29 @@ LARGEST = Machine(
     weight_port_bits=256,
     strip_pixels=4096,
     accumulator_bits=32,
-    **dict.fromkeys(MEMORY_NAMES, 1 << 20),
+    image_channels=4,
+    datapath="dsp",
+    **{name: MEMORY_WORDS_MAX.get(name, MEMORY_WORDS_MOST) for name in MEMORY_NAMES},
 )
+
+
+FORMAT_DIGEST = "43e7859084f70064"
+
+
+def test_a_change_of_registers_or_load_packets_has_a_new_version():
+    """What a driver reads and what a program holds: whoever changes it raises REGISTER_MAP_VERSION, and
+    then writes the new digest here."""
+    layouts = [
+        getattr(machine, f"{name}_layout").fields
+        for machine in (SMALL, LARGEST)
+        for name in ("layer", "tiles", "table", "image")
+    ]
+    registers = [
+        (each.name, each.address, each.access.value, [vars(field) | {"text": ""} for field in each.fields])
+        for each in REGISTERS
+    ]
+    known = [register_map.REGISTER_MAP_VERSION, registers, layouts, sorted(LOAD_TARGETS.items())]
+    assert hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16] == FORMAT_DIGEST
 
 
 def test_names_and_addresses_are_unique():
