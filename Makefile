@@ -37,7 +37,7 @@ lint: setup
 	$(BIN)/mypy
 
 prove: setup
-	$(BIN)/python -m rtl.proofs $(PROOFS)
+	$(BIN)/python -m rtl.proofs --jobs $(JOBS) $(PROOFS)
 
 format: setup
 	$(BIN)/ruff check --fix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -56,10 +56,22 @@ class Claim(Protocol):
     def prove(self, folder: Path) -> Verdict:
         """Return the verdict on the claim."""
 
-    def refute(self, folder: Path) -> Iterable[Verdict]:
-        """Return the verdict on each mutant."""
+    def refute(self, index: int, folder: Path) -> Verdict:
+        """Return the verdict on one of the mutants."""
 
 
 def all_proofs() -> tuple[Claim, ...]:
     """Return every proof, in the order in which they are run."""
     return tuple(proof for module in MODULES for proof in module.PROOFS)
+
+
+CLAIM = -1
+"""What stands for the claim itself where a mutant is chosen by its number."""
+
+
+def solve_one(name: str, mutant: int, folder: Path) -> tuple[Verdict, float]:
+    """Return the verdict on a proof's claim (``CLAIM``) or on one of its mutants, and the seconds that it took."""
+    (proof,) = (proof for proof in all_proofs() if proof.name == name)
+    started = time.monotonic()
+    verdict = proof.prove(folder) if mutant == CLAIM else proof.refute(mutant, folder)
+    return verdict, time.monotonic() - started

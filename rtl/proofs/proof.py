@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +81,11 @@ class Proof:
         mode = "bmc" if self.bounded else "prove"
         return solve(self.rtlil(), folder / self.name, mode=mode, depth=self.depth, cells=self.cells)
 
-    def refute(self, folder: Path) -> Iterator[Verdict]:
-        """Yield the verdict on each mutant."""
+    def refute(self, index: int, folder: Path) -> Verdict:
+        """Return the verdict on one of the mutants."""
+        place = folder / f"{self.name}.mutant_{index}"
         depth = self.mutant_depth or self.depth
-        for index, mutant in enumerate(self.mutants):
-            place = folder / f"{self.name}.mutant_{index}"
-            yield solve(self.rtlil(mutant), place, mode="bmc", depth=depth, cells=self.cells)
+        return solve(self.rtlil(self.mutants[index]), place, mode="bmc", depth=depth, cells=self.cells)
 
 
 def mutated(component: type, mutant: Mutant) -> type:
