@@ -31,12 +31,12 @@ from typing import Any, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from benchmarks.array_designs import FixedArray, FusionArray, SerialArray
 from hwsim import spec
 from rtl import synthesis
+from rtl.conversion import to_verilog
 from rtl.targets import ECP5, PORTABLE, Target
 
 WIDTHS = (8, 6, 4, 2)
@@ -79,8 +79,7 @@ def component_design(
     name: str, lanes: int, columns: int, make: Callable[[], wiring.Component], target: Target, macs: dict[int, float]
 ) -> Design:
     def make_verilog() -> str:
-        text: str = verilog.convert(make(), name="top", platform=target, emit_src=False, strip_internal_attrs=True)
-        return text
+        return to_verilog(make(), "top", target=target)
 
     return Design(name, lanes, columns, make_verilog, "top", {(bits, bits): value for bits, value in macs.items()})
 

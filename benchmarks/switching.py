@@ -107,7 +107,9 @@ def predicted(network: Network, machine: Machine, count: int) -> tuple[dict[str,
     return summary, rows
 
 
-def measured(count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measured(
+    count: int, lanes: int = 16, columns: int = 8, *, quick: bool = False
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run a small network in Verilog; return its deviations, and the weight bits read at each width."""
     from sim_tests.checks import check
     from sim_tests.simulate import simulate
@@ -115,9 +117,9 @@ def measured(count: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     network = random_network(7, WIDTHS, (1, 8, 8), SMALL)
     pairs = uniform(network)
     mixed = [random_assignment(network, seed) for seed in range(count)]
-    machine = fit_machine(network, [*pairs, *mixed], Machine.sized(WIDTHS, WIDTHS, 16, 8))
+    machine = fit_machine(network, [*pairs, *mixed], Machine.sized(WIDTHS, WIDTHS, lanes, columns))
     images = random_images(network.image_shape, 1, SEED)
-    result = simulate(network, machine, [*pairs, *mixed], images)
+    result = simulate(network, machine, [*pairs, *mixed], images, quick=quick)
     codes = check(result, images)
 
     def without_waits(assignment: Assignment) -> dict[str, int]:

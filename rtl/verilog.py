@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog
 from amaranth.hdl import Shape, Value
 from amaranth.lib import wiring
 
@@ -24,6 +23,7 @@ from rtl.accumulator import Accumulator
 from rtl.array import Array
 from rtl.bus import register_documents
 from rtl.bus.axi_top import AxiTop
+from rtl.conversion import to_verilog
 from rtl.dsp_array import DspArray
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.requantizer import Requantizer
@@ -82,8 +82,7 @@ def _generated(machine: Machine, name: str, bus: str, target: Target) -> tuple[s
     """Return the Verilog and the ports of one component, kept because both are asked for together."""
     check_multipliers(machine, target)
     accelerator = AxiTop(machine) if bus == "axi" else Accelerator(machine)
-    text: str = verilog.convert(accelerator, name=name, platform=target, emit_src=False, strip_internal_attrs=True)
-    return text, ports(accelerator)
+    return to_verilog(accelerator, name, target=target), ports(accelerator)
 
 
 def ports(component: wiring.Component) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 
 from hwsim.machine import Machine
-from sim_tests import harness, wrapper
+from sim_tests import harness, toggles, wrapper
 from sim_tests.design import Design, from_component
 from sim_tests.wrapper import Recorder
 
@@ -47,4 +47,6 @@ def recorders(design: Design) -> dict[str, Recorder]:
 def build(design: Design, cache: Path = harness.CACHE, *, quick: bool = False) -> harness.Build:
     """Return the simulator of an accelerator; ``quick`` as for ``harness.build``."""
     text = wrapper.write(design.name, design.ports, recorders=tuple(recorders(design).values()))
-    return harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache, quick=quick)
+    counted = toggles.is_marked(design)
+    sources = {"design.v": design.verilog, "testbench.v": toggles.OFF * counted + text}
+    return harness.build(sources, wrapper.TOP, cache=cache, quick=quick, toggles=counted)

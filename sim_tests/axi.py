@@ -62,6 +62,7 @@ def wrapper_text(design: Design) -> str:
     return "\n".join([*lines, "endmodule", ""])
 
 
-def build(design: Design, cache: Path = harness.CACHE) -> harness.Build:
-    """Return the simulator of an AXI form."""
-    return harness.build({"design.v": design.verilog, "testbench.v": wrapper_text(design)}, TOP, cache=cache)
+def build(design: Design, cache: Path = harness.CACHE, *, quick: bool = False) -> harness.Build:
+    """Return the simulator of an AXI form; ``quick`` as for ``harness.build``."""
+    sources = {"design.v": design.verilog, "testbench.v": wrapper_text(design)}
+    return harness.build(sources, TOP, cache=cache, quick=quick)

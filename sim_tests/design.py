@@ -83,20 +83,22 @@ def from_component(  # type: ignore[no-untyped-def]
     target : rtl.targets.Target, optional
         What it is elaborated for; portable logic if not given.
     """
-    from amaranth.back import verilog
     from amaranth.hdl import Value
 
+    from rtl.conversion import to_verilog
+
     values = [Value.cast(value) for _, _, value in component.signature.flatten(component)]
-    text = verilog.convert(
-        component,
-        name=name,
-        ports=[*values, *extra_inputs],
-        platform=target,
-        emit_src=False,
-        strip_internal_attrs=True,
-    )
+    text = to_verilog(component, name, target=target, ports=[*values, *extra_inputs])
     extra = [Port(signal.name, "input", len(signal)) for signal in extra_inputs]
-    return Design(name, with_memory_loops(text), (*ports_of(component), *extra))
+    return Design(name, with_memory_loops(checked(name, text)), (*ports_of(component), *extra))
+
+
+def checked(name: str, verilog: str) -> str:
+    """Return Verilog as it is, or raise ``ValueError`` if a signal has no bits, which makes it two."""
+    found = re.search(r"^.*\[-1:0\].*$", verilog, re.M)
+    if found is not None:
+        raise ValueError(f"{name} must have no signal without bits, as {found.group(0).strip()}")
+    return verilog
 
 
 def with_memory_loops(verilog: str) -> str:

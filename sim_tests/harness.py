@@ -118,7 +118,14 @@ QUICK_MAKE_VARIABLES = ("OPT_FAST=-O0",)
 """For small designs that run only for a moment: 4 x 8 lanes and columns build in 5 s of processor time, not 7 s."""
 
 
-def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE, quick: bool = False) -> Build:
+TOGGLE_OPTIONS = ("--coverage-toggle",)
+TOGGLES = "coverage"
+"""Name under which a run's record of toggles, in Verilator's form, stands among the files recorded."""
+
+
+def build(
+    sources: Mapping[str, str], top: str, *, cache: Path = CACHE, quick: bool = False, toggles: bool = False
+) -> Build:
     """Build a simulator, or return the one that was built from the same text before.
 
     Parameters
@@ -131,6 +138,8 @@ def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE, quick: b
         Folder in which builds are kept, one for each content hash.
     quick : bool
         Compile fast rather than run fast: right for a small design that runs for less than a million cycles.
+    toggles : bool
+        Count the toggles of what is marked for it, see ``sim_tests.toggles``.
 
     Raises
     ------
@@ -143,7 +152,8 @@ def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE, quick: b
     waves = waves_wanted()
     versions = [importlib.metadata.version(name) for name in ("verilator", "cocotb")]
     make_variables = (*verilator_tool.MAKE_VARIABLES, *(QUICK_MAKE_VARIABLES if quick else ()))
-    identity = json.dumps([dict(sources), top, waves, versions, BUILD_OPTIONS, make_variables])
+    options = (*BUILD_OPTIONS, *(TOGGLE_OPTIONS if toggles else ()))
+    identity = json.dumps([dict(sources), top, waves, versions, options, make_variables])
     cache = cache.absolute()
     folder = cache / f"{top}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -152,7 +162,7 @@ def build(sources: Mapping[str, str], top: str, *, cache: Path = CACHE, quick: b
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             _remove_unused(cache, "*/complete", BUILD_KEPT_DAYS)
-            _build(sources, top, folder, waves, cache, make_variables)
+            _build(sources, top, folder, waves, cache, options, make_variables)
         (folder / "complete").touch()
     return Build(folder, top, waves)
 
@@ -163,6 +173,7 @@ def _build(
     folder: Path,
     waves: bool,
     cache: Path,
+    options: Sequence[str],
     make_variables: Sequence[str],
 ) -> None:
     from cocotb_tools.runner import get_runner
@@ -184,7 +195,7 @@ def _build(
                 sources=paths,
                 hdl_toplevel=top,
                 build_dir=work,
-                build_args=list(BUILD_OPTIONS),
+                build_args=list(options),
                 timescale=("1ns", "1ps"),
                 waves=waves,
                 log_file=log,
@@ -236,7 +247,7 @@ def run(
     temporary = keep is None
     folder = Path(tempfile.mkdtemp(prefix=f"{simulator.top}-", dir=runs)) if keep is None else keep.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("result.npz", "results.xml"):
+    for stale in ("result.npz", "results.xml", f"{TOGGLES}.dat"):
         (folder / stale).unlink(missing_ok=True)
     job.save(folder / "job.npz")
     for name, data in (files or {}).items():
@@ -269,7 +280,7 @@ def run(
     if not (folder / "result.npz").exists():
         raise SimulationError(f"{test_module} on {simulator.top} gave no results; the end of {log}:\n{_tail(log)}")
     result = Message.load(folder / "result.npz")
-    recorded = {path.stem: path.read_bytes() for path in folder.glob("*.record")}
+    recorded = {path.stem: path.read_bytes() for path in (*folder.glob("*.record"), *folder.glob(f"{TOGGLES}.dat"))}
     if simulator.waves:
         print(f"waves: {folder / 'dump.vcd'}", file=sys.stderr)
     elif temporary:

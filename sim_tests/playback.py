@@ -15,7 +15,12 @@ DRAIN_CYCLES = 32
 
 
 def play(
-    design: Design, columns: Mapping[str, np.ndarray], outputs: Sequence[str], *, cache: Path = harness.CACHE
+    design: Design,
+    columns: Mapping[str, np.ndarray],
+    outputs: Sequence[str],
+    *,
+    quick: bool = True,
+    cache: Path = harness.CACHE,
 ) -> dict[str, np.ndarray]:
     """Return the outputs in every cycle from that of the first row on.
 
@@ -29,6 +34,8 @@ def play(
         A column for every input port; see ``wrapper.Player.encode``. The last row stays until the end.
     outputs : sequence of str
         Output ports to record.
+    quick : bool
+        As for ``harness.build``.
     cache : Path
         Folder of builds.
 
@@ -47,7 +54,7 @@ def play(
         has_reset=design.has_reset,
         has_clock=design.has_clock,
     )
-    simulator = harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache)
+    simulator = harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, cache=cache, quick=quick)
     job = harness.Message({"players": ["stimulus"], "drain_cycles": DRAIN_CYCLES})
     result = harness.run(simulator, TEST_MODULE, job, files={"stimulus.play": player.encode(columns)})
     recorded = recorder.decode(result.recorded["outputs"])

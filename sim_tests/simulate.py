@@ -17,7 +17,7 @@ from hwsim import engine, spec, verification
 from hwsim.machine import Machine
 from hwsim.network import Assignment, Network
 from hwsim.program import Program, build, fit_machine
-from sim_tests import accelerator, harness, trace
+from sim_tests import accelerator, harness, toggles, trace
 from sim_tests.design import Design
 
 TEST_MODULE = "sim_tests.tb_accelerator"
@@ -45,6 +45,8 @@ class SimulationResult:
         Cycles from the taking of the command to the end of the last layer, counted by the testbench.
     weight_planes_read : mapping of str to ndarray of int64, shape (n,)
         Words read from the weight memory, counted by the machine up to the end of each image.
+    toggles : mapping of str to int
+        Of the bits of a design that ``sim_tests.toggles`` has marked: how often each changed, in each direction.
     simulated_cycles : int
     seconds : mapping of str to float
         ``verilog``, ``build`` and ``run``.
@@ -57,6 +59,7 @@ class SimulationResult:
     stall_cycles: Mapping[str, np.ndarray]
     elapsed_cycles: Mapping[str, np.ndarray]
     weight_planes_read: Mapping[str, np.ndarray]
+    toggles: Mapping[str, int]
     simulated_cycles: int
     seconds: Mapping[str, float]
 
@@ -223,6 +226,7 @@ def _result(
         stall_cycles={name: np.array(values) for name, values in counters["stall"].items()},
         elapsed_cycles={name: np.array(values) for name, values in counters["elapsed"].items()},
         weight_planes_read={name: np.array(values) for name, values in counters["planes"].items()},
+        toggles=toggles.decode(run.recorded.get(harness.TOGGLES, b"")),
         simulated_cycles=run.values["end_cycle"],
         seconds=seconds,
     )

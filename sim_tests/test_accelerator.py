@@ -292,6 +292,7 @@ def run_mutation(number: int) -> tuple[SimulationResult, np.ndarray]:
         design=design_with_mutations(),
         inputs={"mutation": number},
         max_cycles=500_000,
+        quick=True,
     )
     return result, images
 
@@ -315,7 +316,7 @@ def test_the_cells_of_an_ecp5(datapath):
     instances = {cell: design.verilog.count(f"\n  {cell} #(") for cell in ("CCU2C", "DP16KD", "MULT18X18D")}
     assert all(instances.values()), instances
     images = random_images(network.image_shape, 2, seed=8)
-    result = simulate.simulate(network, machine, assignments, images, idle=0.2, stall=0.2, design=design)
+    result = simulate.simulate(network, machine, assignments, images, idle=0.2, stall=0.2, design=design, quick=True)
     assert check(result, images) > 1_000 * len(assignments)
 
 
@@ -327,7 +328,8 @@ def test_a_tiny_machine_of_another_width_set(widths):
     network = random_network(10, widths, (2, 7, 6), sketches, classes=3)
     images = random_images(network.image_shape, 3, seed=6)
     assignments = standard_assignments(network)
-    result = simulate.simulate(network, tiny_machine(network), assignments, images, idle=0.2, stall=0.2)
+    machine = tiny_machine(network)
+    result = simulate.simulate(network, machine, assignments, images, idle=0.2, stall=0.2, quick=True)
     assert check(result, images) > 500 * len(assignments)
 
 
@@ -353,7 +355,7 @@ def test_digits_of_the_dsp_datapath_at_every_pair_of_widths():
     machine = fit_machine(DIGITS_NETWORK, assignments, machine)
     assert machine.slots == (8, 4, 2)
     images = random_images(DIGITS_NETWORK.image_shape, 2, seed=7)
-    result = simulate.simulate(DIGITS_NETWORK, machine, assignments, images, idle=0.2, stall=0.2)
+    result = simulate.simulate(DIGITS_NETWORK, machine, assignments, images, idle=0.2, stall=0.2, quick=True)
     passes = {fields["passes"] for part in result.program.assignments.values() for fields in part.layers}
     assert passes == {0, 1, 2, 3, 4}
     assert check(result, images) > 15_000

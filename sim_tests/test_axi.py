@@ -83,7 +83,7 @@ def design_with_mutations() -> Design:
 
 @pytest.fixture(scope="module")
 def simulator() -> harness.Build:
-    return axi.build(design_with_mutations())
+    return axi.build(design_with_mutations(), quick=True)
 
 
 @pytest.fixture(scope="module")

@@ -47,8 +47,8 @@ ALL_CASES = 50
 DRAWN = 90
 """Examples that Hypothesis may draw until there are enough cases."""
 
-MAX_CELLS = {"planes": 512, "dsp": 128}
-"""Lanes x columns of the largest machine drawn: larger ones take minutes to compile."""
+MAX_CELLS = {"planes": 512, "dsp": 256}
+"""Lanes x columns of the largest machine drawn: larger ones take minutes to compile. Small ones are as frequent."""
 
 MAX_BIPOLAR_CHANNELS = 16
 """Bipolar weights need channels in a multiple of ``Machine.channel_multiple``; more than so many are not drawn."""
@@ -129,8 +129,9 @@ def draw_machine(rng: Random) -> Machine:
     """Draw a machine that keeps the rules, its memories still of no matter what depth."""
     datapath = rng.choice(DATAPATHS)
     weight_widths, activation_widths = subset(rng, range(1, 9)), subset(rng, range(1, 9))
-    lanes = rng.choice(powers_of_two(4, 64))
-    columns = rng.randint(4, max(4, min(64, MAX_CELLS[datapath] // lanes)))
+    cells = rng.choice(powers_of_two(16, MAX_CELLS[datapath]))
+    lanes = rng.choice(powers_of_two(4, min(64, cells // 4)))
+    columns = rng.randint(4, min(64, cells // lanes))
     banks = rng.choice(powers_of_two(max(1, lanes // 8), lanes))
     slots = [max(SMALLEST_SLOT_BITS[datapath], spec.slot_bits(bits)) for bits in (*activation_widths, 8)]
     requantizers = rng.choice(powers_of_two(1, min(16, lanes // banks * (8 // min(slots)))))

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from sim_tests import harness, packing, playback, verilator_tool, wrapper
+from sim_tests import harness, object_cache, packing, playback, verilator_tool, wrapper
 from sim_tests.design import Design
 from sim_tests.scoreboard import Scoreboard
 from sim_tests.wrapper import Port
@@ -78,7 +78,7 @@ def test_played_and_recorded_bits_survive():
 def _relay(design: Design, **job: object) -> harness.Run:
     recorder = wrapper.Recorder("sent", "o__valid && o__ready", (design.port("o__payload"),))
     text = wrapper.write(design.name, design.ports, recorders=(recorder,))
-    simulator = harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP)
+    simulator = harness.build({"design.v": design.verilog, "testbench.v": text}, wrapper.TOP, quick=True)
     result = harness.run(simulator, "sim_tests.tb_relay", harness.Message({"seed": 3, "words": 500, **job}))
     recorded = recorder.decode(result.recorded["sent"])["o__payload"]
     Scoreboard("relay").compare(recorded, result.arrays["received"], "recorded")
@@ -154,3 +154,31 @@ def test_scoreboard_rejects_nothing_and_differences():
 def test_nothing_recorded_is_no_integers(words):
     """A network without a residual add writes no skip code."""
     assert packing.unpack(words, 8, 2).shape == (0, 2)
+
+
+def test_objects_are_kept_only_where_they_are_the_same_for_every_design(tmp_path, monkeypatch):
+    """Of the model itself none; of the main program for each form of the header that it includes of the model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VERILATOR_ROOT", str(tmp_path))
+    (tmp_path / "include").mkdir()
+    runtime, main, model = (
+        tmp_path / "include" / "verilated.cpp",
+        tmp_path / "verilator.cpp",
+        tmp_path / "Vtop__ALL.cpp",
+    )
+    for source in (runtime, main, model):
+        source.write_text("int x;")
+
+    def kept(source, *options):
+        return object_cache.identity(["c++", *options, "-c", "-o", "x.o", str(source)])
+
+    assert kept(model) is kept(main) is None
+    header = tmp_path / object_cache.MODEL_HEADER
+    header.write_text("class Vtop;")
+    seen = {kept(runtime), kept(runtime, "-O1"), kept(main), kept(main, "-O1")}
+    header.write_text("class Vtop { int port; };")
+    assert kept(runtime) in seen
+    seen |= {kept(main), kept(main, "-O1")}
+    runtime.write_text("int x, y;")
+    assert len({*seen, kept(runtime)}) == 7 and None not in seen
+    assert kept(model) is None

@@ -11,6 +11,7 @@ import pytest
 
 import bitswitch
 from tests.changed_file import flipped
+from tests.conftest import share_simulators
 
 pytestmark = [pytest.mark.slow, pytest.mark.verilator]
 
@@ -19,8 +20,10 @@ SIX = ["W8A8", "W6A6", "W4A4", "W2A2", "mixed-1", "mixed-2"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One current folder for all, so that the simulator is built once."""
-    return tmp_path_factory.mktemp("hardware")
+    """One current folder for all, and simulators as everywhere."""
+    folder = tmp_path_factory.mktemp("hardware")
+    share_simulators(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

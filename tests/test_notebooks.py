@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bitswitch
+from tests.conftest import share_simulators
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,6 +30,7 @@ def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder beside build/demo, as notebooks/ is, with a network that was trained for a moment."""
     root = tmp_path_factory.mktemp("root")
     shutil.copytree(trained, root / bitswitch.FOLDER)
+    share_simulators(root)
     (root / "notebooks").mkdir()
     (root / "benchmarks").symlink_to(ROOT / "benchmarks")
     return root / "notebooks"

@@ -32,7 +32,7 @@ def test_cycles_that_depend_on_the_neighbours_would_be_noticed() -> None:
 
 @pytest.mark.verilator
 def test_in_verilog_too_and_narrow_weights_read_one_plane_more_than_they_have() -> None:
-    summary, rows = switching.measured(2)
+    summary, rows = switching.measured(2, 8, 4, quick=True)
     assert summary["largest_deviation_of_a_layer"] == 0 and summary["codes_compared"] > 10_000
     read = {row["weight_bits"]: row["planes_read_per_row"] for row in rows}
     assert read == {8: 8, 6: 7, 4: 5, 2: 3}

@@ -14,6 +14,7 @@ from amaranth.hdl._ast import Assign, Slice, Statement, Switch, _StatementList
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 
+from rtl.conversion import without_garbage_collector
 from rtl.targets import PORTABLE, Target
 
 
@@ -190,7 +191,8 @@ class Bench:
 
     def rtlil(self) -> str:
         """Return the top in the language of Yosys."""
-        text: str = rtlil.convert(self.m, ports=list(self.inputs.values()), emit_src=False)
+        with without_garbage_collector():
+            text: str = rtlil.convert(self.m, ports=list(self.inputs.values()), emit_src=False)
         return text
 
     def _fragment(self, modules: list[str]) -> Fragment:
