@@ -466,7 +466,7 @@ def build(network: Network, machine: Machine, assignments: Iterable[Assignment])
                 tables += _tables(machine, requantizers[layer.name], channels)
                 if _adds(layer):
                     skip_tables += _skip_tables(machine, requantizers[layer.name].primary, channels)
-            layers.append(_layer_fields(network, machine, assignment, layer, places, starts))
+            layers.append(_checked_counts(layer, _layer_fields(network, machine, assignment, layer, places, starts)))
             tiles.append(_tiles_fields(network, machine, assignment, layer, weight_starts))
         parts[assignment.name] = AssignmentProgram(
             assignment=assignment,
@@ -514,7 +514,10 @@ def describe(network: Network, machine: Machine, assignment: Assignment) -> Assi
         slot=0,
         requantizers={},
         places=places,
-        layers=tuple(_layer_fields(network, machine, assignment, layer, places, (0, 0)) for layer in network),
+        layers=tuple(
+            _checked_counts(layer, _layer_fields(network, machine, assignment, layer, places, (0, 0)))
+            for layer in network
+        ),
         tiles=tuple(_tiles_fields(network, machine, assignment, layer, starts) for layer in network),
     )
 
@@ -612,6 +615,24 @@ def _check_sizes(network: Network) -> None:
         for what, size in sizes.items():
             if size > limits[what]:
                 raise ValueError(f"layer {layer.name}: {what} must be at most {limits[what]}, not {size}")
+
+
+COUNTS = {
+    "units": "units of a window",
+    "output_units": "units of a pixel",
+    "tiles": "tiles of channels",
+    "channel_groups": "groups of channels",
+}
+"""Fields of a layer's descriptor that count something by ``SIZE_BITS``, whatever the memories."""
+
+
+def _checked_counts(layer: Layer, fields: dict[str, int]) -> dict[str, int]:
+    """Return the fields of a layer, or raise ``ValueError`` if the machine cannot count so far."""
+    most = (1 << SIZE_BITS) - 1
+    for name, what in COUNTS.items():
+        if fields[name] > most:
+            raise ValueError(f"layer {layer.name}: {what} must be at most {most}, not {fields[name]}")
+    return fields
 
 
 def _channel_groups(machine: Machine, channels: int) -> int:

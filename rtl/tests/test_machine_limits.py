@@ -10,7 +10,7 @@ import pytest
 from hwsim.machine import DATAPATHS, MEMORY_NAMES, Machine
 from hwsim.precision import WidthSet
 from hwsim.requantize import RequantizerFormat
-from rtl.accelerator import make_array
+from rtl.accumulator import Accumulator
 from rtl.drain import SKIP_OPERAND_BITS
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.memory_plan import memory_shapes
@@ -31,7 +31,8 @@ def test_the_narrowest_accumulator_of_a_machine_can_be_built(datapath: str, lane
             assert f"a sum of {lanes}" in str(refusal)
             continue
         accepted.append(bits)
-        make_array(machine, 2 * machine.strip_pixels)
+        digit_shifts = machine.digit_shifts if datapath == "dsp" else ()
+        Accumulator(machine.columns, machine.sum_bits, machine.accumulator_bits, machine.strip_pixels, digit_shifts)
     assert accepted == list(range(accepted[0], 33))
     assert accepted[0] == max(12, machine.sum_bits + 1)
 
