@@ -618,8 +618,8 @@ def _check_sizes(network: Network) -> None:
 
 
 COUNTS = {
-    "units": "units of a window",
-    "output_units": "units of a pixel",
+    "units": "units of a pixel or image window",
+    "output_units": "units of an output pixel",
     "tiles": "tiles of channels",
     "channel_groups": "groups of channels",
 }

@@ -492,11 +492,11 @@ def test_first_layer_is_laid_out_as_rows_of_lanes() -> None:
 
 
 def test_a_window_of_more_units_than_are_counted_is_refused() -> None:
-    sketches = (Convolution(channels=8), Convolution(channels=8, kernel=17), AveragePool())
     widths = CATALOG["8-6-4-2"]
-    network = random_network(3, widths, (1, 18, 18), sketches, classes=2)
-    machine = Machine(weight_widths=widths, activation_widths=widths, accumulator_bits=32)
-    assert program_module.describe(network, machine, uniform_assignment(network, 2))
-    message = "layer conv2: units of a window must be at most 1023, not 1156"
-    with pytest.raises(ValueError, match=message):
-        program_module.describe(network, machine, uniform_assignment(network, 8))
+    network = random_network(3, widths, (1, 31, 31), (Convolution(channels=4, kernel=31, padding=0),), classes=2)
+    machine = Machine.sized(widths, widths, 8, 4, banks=4)
+    assert program_module.describe(network, machine, uniform_assignment(network, 8))
+    with pytest.raises(
+        ValueError, match="layer conv1: units of a pixel or image window must be at most 1023, not 1924"
+    ):
+        program_module.describe(network, dataclasses.replace(machine, image_channels=3), uniform_assignment(network, 8))
