@@ -1,8 +1,11 @@
 """Functional coverage: which kinds of layers, at which widths, ran in the simulator and equalled the integer model.
 
-``SUPPORT`` is the table of what this project vouches for; ``COVERING`` are small networks whose layers, over every pair
-of widths, hit all of it on one machine of 4 lanes and 4 columns. A bin counts as hit only if every stored tensor of its
-run was equal.
+``SUPPORT`` is the table of what this project vouches for; ``covering_networks`` are small networks whose layers, over
+every pair of widths, hit all of it on two machines of 4 lanes and 4 columns, one of each datapath. A bin counts as hit
+only if every stored tensor of its run was equal.
+
+In the same runs, and in those of networks of large sizes, Verilator counts the toggles of descriptors, state machines,
+handshakes and control signals (``sim_tests.toggles``). ``EXCUSES`` says of the bits that never change why.
 
     python -m sim_tests.coverage --json build/coverage.json      # make coverage
 """
@@ -13,21 +16,34 @@ import argparse
 import itertools
 import json
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hwsim.machine import Machine
+from hwsim.assignments import standard_assignments
+from hwsim.machine import DATAPATHS, Machine
 from hwsim.network import IMAGE, Assignment, AveragePool2d, Linear, MaxPool2d, Network, WeightLayer, uniform_assignment
 from hwsim.precision import WidthSet
 from hwsim.program import requirements, window
-from hwsim.random_network import AveragePool, Convolution, Hidden, MaximumPool, Sketch, random_images, random_network
-from sim_tests import simulate
+from hwsim.random_network import (
+    AveragePool,
+    Convolution,
+    Hidden,
+    MaximumPool,
+    Residual,
+    Sketch,
+    random_images,
+    random_network,
+)
+from sim_tests import accelerator, simulate, toggles
 from sim_tests.simulate import SimulationResult
+from sim_tests.toggles import Excuse
 
 WIDTHS = WidthSet(tuple(range(1, 9)))
 EVERY = WIDTHS.widths
@@ -40,6 +56,8 @@ class Bin:
 
     Parameters
     ----------
+    datapath : str
+        Of the machine.
     kind : str
         ``image`` (a convolution of the image), ``convolution``, ``linear``, ``logits``, ``average`` or ``maximum``.
     kernel : tuple of int
@@ -51,6 +69,7 @@ class Bin:
         ``none``, ``identity`` (adds an unsigned skip code, made with a ReLU) or ``projection`` (a signed one).
     """
 
+    datapath: str
     kind: str
     kernel: tuple[int, int]
     stride: int
@@ -62,12 +81,13 @@ class Bin:
     def __str__(self) -> str:
         shape = f"{self.kernel[0]}x{self.kernel[1]} stride {self.stride} padding {self.padding}"
         widths = f"W{self.weight_bits}A{self.activation_bits}" if self.weight_bits else f"A{self.activation_bits}"
-        return f"{self.kind} {shape} {widths}" + (f" + {self.skip}" if self.skip != "none" else "")
+        skip = f" + {self.skip}" if self.skip != "none" else ""
+        return f"{self.datapath}: {self.kind} {shape} {widths}{skip}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """A row of the support table: all combinations of its entries.
+    """A row of the support table: all combinations of its entries, on each datapath.
 
     Parameters
     ----------
@@ -87,9 +107,9 @@ class Support:
     def bins(self) -> set[Bin]:
         """Return the bins of the row."""
         return {
-            Bin(self.kind, *shape, weight_bits, activation_bits, skip)
-            for shape, weight_bits, activation_bits, skip in itertools.product(
-                self.shapes, self.weight_widths, self.activation_widths, self.skips
+            Bin(datapath, self.kind, *shape, weight_bits, activation_bits, skip)
+            for datapath, shape, weight_bits, activation_bits, skip in itertools.product(
+                DATAPATHS, self.shapes, self.weight_widths, self.activation_widths, self.skips
             )
         }
 
@@ -141,7 +161,7 @@ def supported() -> set[Bin]:
     return set().union(*(row.bins() for row in SUPPORT))
 
 
-def bin_of(network: Network, assignment: Assignment, name: str) -> Bin:
+def bin_of(datapath: str, network: Network, assignment: Assignment, name: str) -> Bin:
     """Return the bin of one layer at an assignment."""
     layer = network.layer(name)
     kernel, stride, padding = window(network, layer)
@@ -149,13 +169,13 @@ def bin_of(network: Network, assignment: Assignment, name: str) -> Bin:
     if not isinstance(layer, WeightLayer):
         kind = "average" if isinstance(layer, AveragePool2d) else "maximum"
         assert kind == "average" or isinstance(layer, MaxPool2d)
-        return Bin(kind, kernel, stride, padding, 0, activation_bits, "none")
+        return Bin(datapath, kind, kernel, stride, padding, 0, activation_bits, "none")
     kind = "linear" if isinstance(layer, Linear) else "convolution"
     kind = "image" if layer.input == IMAGE else "logits" if layer.makes_logits else kind
     skip = "none"
     if layer.skip is not None:
         skip = "projection" if network.skip_range(layer.skip)[0] < 0 else "identity"
-    return Bin(kind, kernel, stride, padding, assignment.weight_bits(name), activation_bits, skip)
+    return Bin(datapath, kind, kernel, stride, padding, assignment.weight_bits(name), activation_bits, skip)
 
 
 def hits(result: SimulationResult, images: np.ndarray) -> Counter[Bin]:
@@ -164,7 +184,11 @@ def hits(result: SimulationResult, images: np.ndarray) -> Counter[Bin]:
     hit: Counter[Bin] = Counter()
     for name, part in result.program.assignments.items():
         if compared[name].equal:
-            hit.update(bin_of(result.program.network, part.assignment, layer.name) for layer in result.program.network)
+            program = result.program
+            hit.update(
+                bin_of(program.machine.datapath, program.network, part.assignment, layer.name)
+                for layer in program.network
+            )
     return hit
 
 
@@ -235,7 +259,7 @@ def every_pair(network: Network) -> list[Assignment]:
     return [uniform_assignment(network, *pair) for pair in itertools.product(EVERY, repeat=2)]
 
 
-def covering_machine(networks: Iterable[Network]) -> Machine:
+def covering_machine(networks: Iterable[Network], datapath: str) -> Machine:
     """Return a machine of 4 lanes and 4 columns that takes each network at every pair of widths."""
     machine = Machine(
         weight_widths=WIDTHS,
@@ -245,36 +269,148 @@ def covering_machine(networks: Iterable[Network]) -> Machine:
         requantizers=4,
         weight_port_bits=4,
         strip_pixels=16,
+        datapath=datapath,
     )
+    return as_deep_as_needed(machine, [(network, every_pair(network)) for network in networks])
+
+
+def as_deep_as_needed(machine: Machine, runs: Iterable[tuple[Network, Sequence[Assignment]]]) -> Machine:
+    """Return the machine with memories for each network at its assignments."""
     depths: dict[str, int] = {}
-    for network in networks:
-        for name, need in requirements(network, machine, every_pair(network)).items():
+    for network, assignments in runs:
+        for name, need in requirements(network, machine, assignments).items():
             depths[name] = max(depths.get(name, 2), need)
-    return Machine(**{**vars(machine), **depths})
+    return replace(machine, **depths)
 
 
-def covered(networks: Sequence[Network], machine: Machine) -> Counter[Bin]:
-    """Run networks at every pair of widths; return the bins hit."""
-    hit: Counter[Bin] = Counter()
-    for network in networks:
+SIZE_WIDTHS = WidthSet((8, 5, 2))
+
+
+NESTED: tuple[Sketch, ...] = (
+    Convolution(channels=4),
+    Convolution(channels=4, skip="conv2"),
+    Convolution(channels=4, skip="conv1"),
+)
+"""Two skip codes alive at once."""
+
+
+def large_networks() -> list[Network]:
+    """Return networks with a wide image, a high one, large kernels, many channels: cheap, but for one size."""
+    strided = {"channels": 4, "stride": 31, "padding": 0}
+    last = AveragePool()
+    pointwise = Convolution(channels=4, kernel=1)
+    sketches: tuple[tuple[WidthSet, tuple[int, int, int], tuple[Sketch, ...], int], ...] = (
+        (SIZE_WIDTHS, (3, 3, 960), (Convolution(channels=4), Convolution(**strided, kernel=(3, 31)), last), 2),
+        (SIZE_WIDTHS, (1, 960, 3), (Convolution(channels=4), Convolution(**strided, kernel=(31, 3)), last), 2),
+        (SIZE_WIDTHS, (1, 49, 49), (Convolution(channels=4, kernel=17, stride=31, padding=16), pointwise, last), 600),
+        (
+            WidthSet(SIZE_WIDTHS.widths[1:]),
+            (1, 61, 57),
+            (Convolution(channels=4), Residual(channels=4), MaximumPool(kernel=31, stride=30, padding=28), last),
+            421,
+        ),
+        (SIZE_WIDTHS, (1, 9, 11), (Convolution(channels=4, kernel=13, padding=12), *NESTED, last), 2),
+        (SIZE_WIDTHS, (1016, 2, 2), (pointwise, Hidden(features=1020), Hidden(features=8)), 2),
+        (SIZE_WIDTHS, (524, 1, 2), (pointwise, last), 2),
+    )
+    return [
+        random_network(index, widths, shape, layers, classes=classes)
+        for index, (widths, shape, layers, classes) in enumerate(sketches)
+    ]
+
+
+def large_machine(networks: Iterable[Network]) -> Machine:
+    """Return a machine for ``large_networks``, with more of everything that the covering ones have one of."""
+    machine = Machine(
+        weight_widths=SIZE_WIDTHS,
+        activation_widths=SIZE_WIDTHS,
+        lanes=8,
+        columns=8,
+        banks=4,
+        requantizers=1,
+        weight_port_bits=8,
+        strip_pixels=16,
+        image_channels=3,
+    )
+    return as_deep_as_needed(machine, [(network, standard_assignments(network)) for network in networks])
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What was hit, and what toggled.
+
+    Parameters
+    ----------
+    bins : Counter of Bin
+    toggles : Counter of str
+        See ``toggles.decode``.
+    """
+
+    bins: Counter[Bin]
+    toggles: Counter[str]
+
+
+def covered(machine: Machine, runs: Iterable[tuple[Network, Sequence[Assignment]]]) -> Coverage:
+    """Run networks; return the bins hit and the toggles."""
+    found = Coverage(Counter(), Counter())
+    design = toggles.marked(accelerator.design_of(machine))
+    for network, assignments in runs:
         images = random_images(network.image_shape, 1, seed=3)
-        hit.update(hits(simulate.simulate(network, machine, every_pair(network), images, idle=0.1, stall=0.1), images))
-    return hit
+        result = simulate.simulate(network, machine, assignments, images, idle=0.1, stall=0.1, design=design)
+        found.bins.update(hits(result, images))
+        found.toggles.update(result.toggles)
+    return found
 
 
-def report(hit: Mapping[Bin, int]) -> dict[str, object]:
-    """Return what ``main`` writes: counts, and the names of the bins that nothing hit."""
+def covered_in_all() -> Iterator[Coverage]:
+    """Yield the coverage of every machine and its networks."""
+    networks = covering_networks()
+    for datapath in DATAPATHS:
+        machine = covering_machine(networks, datapath)
+        yield covered(machine, [(network, every_pair(network)) for network in networks])
+    networks = large_networks()
+    yield covered(large_machine(networks), [(network, standard_assignments(network)) for network in networks])
+
+
+EXCUSES: tuple[Excuse, ...] = ()
+"""Bits of the machines of this module that never change, and why."""
+
+
+def report(found: Coverage) -> dict[str, object]:
+    """Return what ``main`` writes: counts, and the names of the bins never hit and of the bits that never toggled."""
     allowed = supported()
+    hit = found.bins
     kinds = {
         row.kind: {"bins": len(row.bins()), "hit": sum(hit.get(each, 0) > 0 for each in row.bins())} for row in SUPPORT
     }
+    still = toggles.never(found.toggles)
+    left, idle = toggles.unexcused(still, EXCUSES)
     return {
         "bins": len(allowed),
         "hit": len(allowed & {each for each, count in hit.items() if count}),
         "kinds": kinds,
         "never_exercised": [str(each) for each in sorted(allowed) if not hit.get(each)],
         "beyond_the_table": [str(each) for each in sorted(set(hit) - allowed)],
+        "bits": len(toggles.bits(found.toggles)),
+        "bits_toggled": len(toggles.bits(found.toggles)) - len(still),
+        "never_toggled": left,
+        "never_toggled_for_a_reason": {
+            excuse.reason: [bit for bit in still if re.fullmatch(excuse.bits, bit)] for excuse in EXCUSES
+        },
+        "idle_excuses": [excuse.bits for excuse in idle],
     }
+
+
+def lines_of(told: Mapping[str, Any]) -> list[str]:
+    """Return a report as text."""
+    lines = [f"functional coverage: {told['hit']} of {told['bins']} bins"]
+    lines += [f"  {kind}: {counts['hit']} of {counts['bins']}" for kind, counts in told["kinds"].items()]
+    lines += [f"  never exercised: {name}" for name in told["never_exercised"]]
+    lines.append(f"toggle coverage: {told['bits_toggled']} of {told['bits']} bits of descriptors and control signals")
+    lines += [f"  never toggled: {name}" for name in told["never_toggled"]]
+    for reason, names in told["never_toggled_for_a_reason"].items():
+        lines += [f"  {len(names)} never toggled: {reason}", *(f"    {name}" for name in names)]
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,21 +418,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim_tests.coverage", description=__doc__.split("\n\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("build") / "coverage.json")
     options = parser.parse_args(arguments)
-    networks = covering_networks()
-    told = report(covered(networks, covering_machine(networks)))
-    lines = [f"functional coverage: {told['hit']} of {told['bins']} bins"]
-    lines += [f"  {kind}: {counts['hit']} of {counts['bins']}" for kind, counts in told["kinds"].items()]  # type: ignore[attr-defined]
-    lines += [f"  never exercised: {name}" for name in told["never_exercised"]]  # type: ignore[attr-defined]
-    print("\n".join(lines))
+    found = Coverage(Counter(), Counter())
+    for part in covered_in_all():
+        found.bins.update(part.bins)
+        found.toggles.update(part.toggles)
+    told = report(found)
+    text = "\n".join(lines_of(told))
+    print(text)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in (
-        (options.json, json.dumps(told, indent=1)),
-        (options.json.with_suffix(".txt"), "\n".join(lines)),
-    ):
+    for path, content in ((options.json, json.dumps(told, indent=1)), (options.json.with_suffix(".txt"), text)):
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text + "\n")
+        temporary.write_text(content + "\n")
         os.replace(temporary, path)
-    return 1 if told["never_exercised"] else 0
+    return 1 if told["never_exercised"] or told["never_toggled"] else 0
 
 
 if __name__ == "__main__":

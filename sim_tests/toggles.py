@@ -121,17 +121,22 @@ class Excuse:
     reason: str
 
 
-def never(toggles: Mapping[str, int]) -> list[str]:
-    """Return the bits that never changed, by name: the others have been 0 and 1."""
+def bits(toggles: Mapping[str, int]) -> dict[str, int]:
+    """Return how often each bit changed, in either direction."""
     changes: Counter[str] = Counter()
     for name, count in toggles.items():
         changes[name.rpartition(" ")[0]] += count
-    return sorted(bit for bit, count in changes.items() if not count)
+    return dict(changes)
 
 
-def unexcused(bits: Iterable[str], excuses: Iterable[Excuse]) -> tuple[list[str], list[Excuse]]:
+def never(toggles: Mapping[str, int]) -> list[str]:
+    """Return the bits that never changed, by name: the others have been 0 and 1."""
+    return sorted(bit for bit, count in bits(toggles).items() if not count)
+
+
+def unexcused(still: Iterable[str], excuses: Iterable[Excuse]) -> tuple[list[str], list[Excuse]]:
     """Return the bits that no excuse is for, and the excuses that are for no bit."""
-    bits, excuses = list(bits), list(excuses)
-    left = [bit for bit in bits if not any(re.fullmatch(excuse.bits, bit) for excuse in excuses)]
-    idle = [excuse for excuse in excuses if not any(re.fullmatch(excuse.bits, bit) for bit in bits)]
+    still, excuses = list(still), list(excuses)
+    left = [bit for bit in still if not any(re.fullmatch(excuse.bits, bit) for excuse in excuses)]
+    idle = [excuse for excuse in excuses if not any(re.fullmatch(excuse.bits, bit) for bit in still)]
     return left, idle
