@@ -3,7 +3,7 @@
 #
 #   make demo    the whole chain on handwritten digits         (DEMO="--json FILE" passes options to it)
 #   make test    the test suite, two tests at a time           (TESTS="..." passes options to pytest)
-#   make coverage    which layers at which widths were simulated and equal  -> build/coverage.txt, .json
+#   make coverage    which layers at which widths were simulated and equal, which bits toggled  -> build/coverage.txt, .json
 #   make lint    ruff and mypy
 #   make prove   formal proofs of the hardware's units         (PROOFS="--list" says which)
 #   make clean   removes what was built, the virtual environment excepted
