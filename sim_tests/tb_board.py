@@ -242,7 +242,7 @@ class Scenarios:
         answer = bus.request(operation, arguments)
         frame = link_protocol.frame(bytes([bus._sequence, operation]) + arguments)
         self.line.write(frame)
-        again = bus._answer(len(frame))
+        again = bus._answer(len(frame), operation)
         assert again is not None and (again.status, again.count, again.data) == (
             answer.status,
             answer.count,

@@ -1,7 +1,11 @@
-"""The whole board in Verilator: the users' driver at one end of a serial line, the pins at the other."""
+"""The whole board in Verilator: the users' driver at one end of a serial line, the pins at the other.
+
+The Verilog is what a bitstream is made of, with the cells of the ECP5, here as models.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 
@@ -20,6 +24,7 @@ from hwsim.random_network import AveragePool, Convolution, random_images, random
 from hwsim.timing import image_timing
 from rtl.board.link_protocol import ARGUMENT_BYTES_MAX
 from rtl.loadable import LoadableProgram
+from rtl.targets import CELL_MODELS, ECP5
 from sim_tests import board, harness
 from sim_tests.design import Design, from_component
 
@@ -75,7 +80,8 @@ def design_with_mutations() -> Design:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rtl.board.top, "HostLink", namespace["HostLink"])
         top = rtl.board.top.BoardTop(MACHINE, CYCLES_PER_BIT, PATIENCE_CYCLES)
-        return from_component(top, rtl.board.top.NAME, [MUTATION])
+        design = from_component(top, rtl.board.top.NAME, [MUTATION], target=ECP5)
+        return dataclasses.replace(design, verilog=design.verilog + CELL_MODELS.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +108,7 @@ def play(simulator, program_file):
     return run
 
 
-@pytest.mark.parametrize(("error_rate", "stretch_ppm"), [(0.0, 0), (0.004, 20_000)], ids=["clean", "disturbed"])
+@pytest.mark.parametrize(("error_rate", "stretch_ppm"), [(0.0, 0), (0.003, 20_000)], ids=["clean", "disturbed"])
 def test_every_image_at_every_assignment_with_its_cycles(play, error_rate, stretch_ppm):
     """Also over a line that breaks bytes in both directions, and with another clock than the board's."""
     result = play("images_at_assignments", error_rate, stretch_ppm)

@@ -32,6 +32,9 @@ STALL_TIMEOUT_S = 60.0
 
 BITS_PER_BYTE = 10
 
+ANSWER_DATA_BYTES: dict[int, int] = {Operation.READ: 4, Operation.RESULT: 4 * link_protocol.ANSWER_WORDS_MAX}
+"""At most, of the operations that have any."""
+
 
 class LinkError(BusError):
     """The board does not answer."""
@@ -223,15 +226,17 @@ class SerialBus:
         for attempt in range(ATTEMPTS):
             self.repeated += attempt > 0
             self._transport.write(frame)
-            self.answer = self._answer(len(frame))
+            self.answer = self._answer(len(frame), operation)
             if self.answer is not None:
                 if self.answer.has(Status.REFUSED):
                     raise LinkError(f"the board does not know the request {operation} with {len(arguments)} bytes")
                 return self.answer
         raise LinkError(f"the board does not answer: sent {ATTEMPTS} times at {self._transport.baud} bits a second")
 
-    def _answer(self, sent_bytes: int) -> Answer | None:
-        longest = 2 * (sent_bytes + link_protocol.ANSWER_HEADER_BYTES + 4 * link_protocol.ANSWER_WORDS_MAX)
+    def _answer(self, sent_bytes: int, operation: int) -> Answer | None:
+        # Escaping doubles an answer at worst.
+        body_bytes = link_protocol.ANSWER_HEADER_BYTES + ANSWER_DATA_BYTES.get(operation, 0) + link_protocol.CRC_BYTES
+        longest = sent_bytes + 2 * body_bytes + 2
         end_s = self._transport.now_s() + self._timeout_s + longest * BITS_PER_BYTE / self._transport.baud
         while (left_s := end_s - self._transport.now_s()) > 0:
             for body in self._deframer.feed(self._transport.read(left_s)):
