@@ -162,6 +162,7 @@ def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequ
     """Draw layers that fit an image; the first is no block, whose two readers of the image differ in their kernels."""
     _, height, width = image_shape
     layers: list[Sketch] = []
+    current = 0
     for position in range(rng.randint(2, 5)):
         kinds = ["convolution"]
         if position:
@@ -170,13 +171,21 @@ def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequ
             kinds.append("hidden")
         kind = rng.choice(kinds)
         side = min(height, width)
+        choice = list(channels)
+        if kind == "residual" and isinstance(layers[-1], MaximumPool):
+            # Max pooling stores no skip code, so what is added must be a projection.
+            choice = [count for count in channels if count != current]
+            if not choice:
+                kind, choice = "convolution", list(channels)
+        if kind not in ("average", "maximum"):
+            current = rng.choice(choice)
         if kind == "hidden":
-            layers.append(Hidden(features=rng.choice(channels)))
+            layers.append(Hidden(features=current))
             height = width = 1
             continue
         if kind == "residual":
             stride = rng.randint(1, 2)
-            layers.append(Residual(channels=rng.choice(channels), stride=stride))
+            layers.append(Residual(channels=current, stride=stride))
             height, width = -(-height // stride), -(-width // stride)
             continue
         stride, padding = rng.randint(1, 3), 0
@@ -192,9 +201,7 @@ def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequ
             padding = rng.randint(0, min(kernel) - 1)
             normal = rng.random() < 0.7
             layers.append(
-                Convolution(
-                    channels=rng.choice(channels), kernel=kernel, stride=stride, padding=padding, batch_norm=normal
-                )
+                Convolution(channels=current, kernel=kernel, stride=stride, padding=padding, batch_norm=normal)
             )
         height = (height + 2 * padding - kernel[0]) // stride + 1
         width = (width + 2 * padding - kernel[1]) // stride + 1

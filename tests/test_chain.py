@@ -162,13 +162,22 @@ def test_a_network_that_does_not_fit_is_refused(
 def test_the_readme_in_python(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bitswitch.FOLDER.mkdir(parents=True)
     shutil.copy(trained / bitswitch.NETWORK, bitswitch.FOLDER / bitswitch.NETWORK)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-    assert blocks
-    for block in blocks:
-        names: dict[str, Any] = {}
-        exec(block, names)
-        assert names["layer"].planes.shape == (4, *names["layer"].weights.shape)
+    integers, _ = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(integers, names)
+    assert names["layer"].planes.shape == (4, *names["layer"].weights.shape)
     assert re.match(r"exact|displaced", capsys.readouterr().out)
+
+
+def test_the_readme_on_a_board_calls_what_there_is() -> None:
+    """There is no board here: what it imports and calls exists, and sim_tests/test_board.py does the same."""
+    _, board = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    names: dict[str, Any] = {}
+    exec("".join(line for line in board.splitlines(keepends=True) if " import " in line), names)
+    compile(board, "README.md", "exec")
+    calls = re.findall(r"driver\.(\w+)\(", board)
+    assert set(calls) == {"load", "select", "run", "counters"}
+    assert all(hasattr(names["AcceleratorDriver"], call) for call in calls)
 
 
 def test_folds_count_every_image_once(tmp_path: Path) -> None:
