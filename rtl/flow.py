@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog as amaranth_verilog
-
 from hwsim.machine import Machine
 from rtl import scan_harness, synthesis
 from rtl.accelerator import multiplier_count
 from rtl.array import Array
+from rtl.conversion import to_verilog
 from rtl.devices import Device
 from rtl.dsp_array import DspArray
 from rtl.memory_plan import machine_block_rams
@@ -270,10 +269,7 @@ def _verilog(machine: Machine, device: Device, part: str) -> tuple[str, str, lis
         return text, NAME, [reset, *describe(machine, NAME, target=device.leaves)["ports"]]
     kind = DspArray if machine.datapath == "dsp" else Array
     array = kind(machine.lanes, machine.columns, machine.group_bits, machine.slots, machine.weight_port_bits)
-    text = amaranth_verilog.convert(
-        array, name=ARRAY_NAME, platform=device.leaves, emit_src=False, strip_internal_attrs=True
-    )
-    return text, ARRAY_NAME, [reset, *ports(array)]
+    return to_verilog(array, ARRAY_NAME, target=device.leaves), ARRAY_NAME, [reset, *ports(array)]
 
 
 def _known_beforehand(machine: Machine, device: Device, part: str) -> tuple[Utilization, ...]:

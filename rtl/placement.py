@@ -6,6 +6,8 @@ import datetime
 import functools
 import hashlib
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
     SynthesisError
         If a tool is missing or fails otherwise.
     """
-    text = accelerator_verilog(machine, TOP, target=ECP5)
+    text = verilog_of(machine)
     netlist = synthesis.synthesize(text, TOP, folder, dsp=True)
     target_mhz = synthesis.DEFAULT.target_mhz
     why_not = ""
@@ -55,10 +57,19 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
         "seed": seed if was_routed else None,
         "target_mhz": target_mhz if was_routed else None,
         "why_not": why_not,
-        "verilog_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "verilog_sha256": _digest(text),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "tools": synthesis.tool_versions(),
     }
+
+
+def verilog_of(machine: Machine) -> str:
+    """Return the Verilog that ``place`` gives to the tools."""
+    return accelerator_verilog(machine, TOP, target=ECP5)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def packed(netlist: Path) -> dict[str, Any]:
@@ -84,3 +95,27 @@ def place_beneath(folder: Path, machine: Machine) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(machine.to_json(), sort_keys=True).encode()).hexdigest()[:16]
     name = f"{machine.datapath}_{machine.lanes}x{machine.columns}_{digest}"
     return place(machine, folder / name)
+
+
+def record(path: Path, measured: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Add rows of ``place`` to a file of them, and return how many it has now and how many of the old ones left.
+
+    A row leaves when the same machine was measured anew from the same seed, or when its machine's Verilog is no longer
+    what was measured.
+    """
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    new = {_what(row) for row in measured}
+    kept = [row for row in old if _what(row) not in new and is_current(row)]
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps({"rows": [*kept, *measured]}, indent=1) + "\n")
+    os.replace(unfinished, path)
+    return len(kept) + len(measured), len(old) - len(kept)
+
+
+def is_current(row: Mapping[str, Any]) -> bool:
+    """Return whether a row was measured on the Verilog that its machine has today."""
+    return bool(row.get("verilog_sha256") == _digest(verilog_of(Machine.from_json(row["machine"]))))
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    return json.dumps([row["machine"], row["seed"]], sort_keys=True)

@@ -14,10 +14,9 @@ from hwsim.estimate import estimate
 from hwsim.machine import Machine
 from hwsim.precision import CATALOG
 from hwsim.random_network import resnet20
-from rtl import flow, synthesis
-from rtl.flow import Report, Utilization
+from rtl import placement, synthesis
 
-USED = {"lut": 9876, "ff": 8765, "dsp": 20, "block_ram": 200}
+USED = {"comb": 9876, "ff": 8765, "dsp": 20, "block_ram": 200}
 
 
 def test_rows_are_what_was_placed_and_estimated(
@@ -25,33 +24,43 @@ def test_rows_are_what_was_placed_and_estimated(
 ) -> None:
     built: list[Machine] = []
 
-    def build(machine: Machine, device: Any, folder: Path, **how: Any) -> Report:
+    def place(machine: Machine, folder: Path, *, seed: int) -> dict[str, Any]:
         built.append(machine)
-        folder.mkdir(parents=True)
-        rows = tuple(Utilization(resource=name, cell="", used=count) for name, count in USED.items())
         why_not = "too large" if machine.columns > 4 else ""
-        return Report(
-            device=device, part="accelerator", machine=machine, utilization=rows, fmax_mhz=80.5, why_not=why_not
-        )
+        of_what = {"machine": machine.to_json(), "verilog_sha256": placement._digest(str(machine))}
+        how = {"seed": seed, "target_mhz": 150, "tools": {}, "date": "2026-11-21", "why_not": why_not}
+        return of_what | how | USED | {"fmax_mhz": None if why_not else 80.5}
 
-    monkeypatch.setattr(flow, "build", build)
-    monkeypatch.setattr(size_table, "accelerator_verilog", lambda machine, target: str(machine))
-    monkeypatch.setattr(synthesis, "tool_versions", lambda device: {"yosys": "0"})
-    path = tmp_path / "table.json"
-    options = ["--sizes", "4x4,4x8", "--build", str(tmp_path / "build"), "--json", str(path)]
+    monkeypatch.setattr(placement, "place", place)
+    monkeypatch.setattr(placement, "verilog_of", str)
+    monkeypatch.setattr(synthesis, "tool_versions", lambda: {"yosys": "0"})
+    path, placements = tmp_path / "table.json", tmp_path / "placements.json"
+    options = ["--planes", "4x4,4x8", "--dsp", "4x4", "--build", str(tmp_path / "build")]
+    options += ["--json", str(path), "--placements", str(placements)]
     monkeypatch.setattr("sys.argv", ["size_table.py", *options])
     for _ in range(2):
         size_table.main()
     told = capsys.readouterr()
-    assert [(one.lanes, one.columns) for one in built] == [(4, 4), (4, 8)]
+    assert [(one.datapath, one.lanes, one.columns) for one in built] == [
+        ("planes", 4, 4),
+        ("planes", 4, 8),
+        ("dsp", 4, 4),
+    ]
     assert told.err.count("too large") == 2
-    (row,) = json.loads(path.read_text())["rows"]
-    assert {name: row[name] for name in USED} == USED and row["fmax_mhz"] == 80.5
+    row, multipliers = json.loads(path.read_text())["rows"]
+    assert [row[name] for name in ("lut", "ff", "dsp", "block_ram")] == [9876, 8765, 20, 200]
+    assert row["fmax_mhz"] == 80.5 and multipliers["datapath"] == "dsp"
     network = resnet20(1, CATALOG["8-6-4-2"])
     for assignment in select_assignments(network, size_table.ASSIGNMENTS):
-        found = estimate(network, built[0], assignment)
-        assert row["images_per_s"][assignment.name] == round(80.5e6 / found.interval_cycles, 2)
+        for shown, machine in ((row, built[0]), (multipliers, built[2])):
+            cycles = estimate(network, machine, assignment).interval_cycles
+            assert shown["images_per_s"][assignment.name] == round(80.5e6 / cycles, 2)
     # 16 weights work on a plane a cycle, of 8 planes, or of 2 for four activations of 2 bits each.
     assert (row["peak_gmacs_per_s"]["W8A8"], row["peak_gmacs_per_s"]["W2A2"]) == (0.161, 2.576)
+    assert multipliers["peak_gmacs_per_s"]["W8A8"] == 1.288
     line = told.out.splitlines()[2]
-    assert line.startswith("| 4 x 4 | 9,876 | 8,765 | 200 | 20 | 80.5 |")
+    assert line.startswith("| planes 4 x 4 | 9,876 | 8,765 | 200 | 20 | 80.5 |")
+    # What models are fitted to has them all, also the one without a clock, and each of them once.
+    rows = json.loads(placements.read_text())["rows"]
+    assert [Machine.from_json(one["machine"]) for one in rows] == built
+    assert [one["fmax_mhz"] for one in rows] == [80.5, None, 80.5]

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog
-
 from hwsim.machine import Machine
 from rtl import synthesis
 from rtl.accelerator import check_multipliers
 from rtl.board.boards import Board
 from rtl.board.top import NAME, BoardTop
+from rtl.conversion import to_verilog
 from rtl.synthesis import SynthesisError
 from rtl.targets import ECP5
 
@@ -79,8 +78,7 @@ def top_verilog(machine: Machine, board: Board, baud: int) -> str:
     """
     check_multipliers(machine, ECP5)
     top = BoardTop(machine, board.cycles_per_bit(baud), round(PATIENCE_S * board.clock_hz))
-    text: str = verilog.convert(top, name=NAME, platform=ECP5, emit_src=False, strip_internal_attrs=True)
-    return text
+    return to_verilog(top, NAME, target=ECP5)
 
 
 def build(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,23 @@ def test_a_machine_without_a_place_has_its_cells_and_no_clock(tools: list[Any], 
     assert (row["why_not"], row["seed"], row["target_mhz"]) == ("no room", None, None)
     only_packed = placement.place(MACHINE, tmp_path, route=False)
     assert only_packed == row | {"why_not": ""} and len(tools) == 1
+
+
+def test_rows_of_other_hardware_leave_the_file(
+    tools: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "placements.json"
+    first, second = (placement.place(MACHINE, tmp_path, seed=seed) for seed in (1, 2))
+    assert placement.record(path, [first, second]) == (2, 0)
+    again = first | {"fmax_mhz": 55.0}
+    assert placement.record(path, [again]) == (2, 1)
+    assert json.loads(path.read_text()) == {"rows": [second, again]}
+    other = dataclasses.replace(MACHINE, strip_pixels=2 * MACHINE.strip_pixels)
+    monkeypatch.setattr(placement, "accelerator_verilog", lambda machine, top, target: str(machine == other))
+    new = placement.place(other, tmp_path)
+    assert placement.record(path, [new]) == (1, 2)
+    assert json.loads(path.read_text()) == {"rows": [new]} and placement.is_current(new)
+    assert not placement.is_current(second) and not placement.is_current({"machine": MACHINE.to_json()})
 
 
 def test_other_sources_are_another_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
