@@ -23,6 +23,7 @@ from rtl.leaves.digit_packing import (
 )
 from rtl.leaves.digit_tree import DigitTree, check_slots, correction_bits, register, total_bits
 from rtl.leaves.multiplier import Multiplier
+from rtl.leaves.unshared_register import UnsharedRegister
 from rtl.targets import target_of
 
 
@@ -140,7 +141,7 @@ class DspArray(wiring.Component):
 
         operands, factors = self._operands(m, word, is_slot)
         correction = self._correction(m, word, is_slot, platform)
-        swap = delay(m, self.swap, self.PLACING_CYCLES, "swap")
+        swap = delay(m, self.swap, self.PLACING_CYCLES - 1, "swap")
         narrowest_first = sorted(self.slots)
         wider = Signal(max(1, len(self.slots) - 1))
         for at in range(len(self.slots) - 1):
@@ -150,7 +151,10 @@ class DspArray(wiring.Component):
         shadow = self._shadow(m)
         for index in range(self.columns):
             m.submodules[f"column_{index}"] = column = DigitColumn(self.lanes, self.slots)
+            # One register for all multipliers would be the slowest path of the array.
+            m.submodules[f"swap_{index}"] = own_swap = UnsharedRegister()
             m.d.comb += [
+                own_swap.d.eq(swap),
                 column.operands.eq(operands),
                 column.digits.eq(
                     Cat(
@@ -159,7 +163,7 @@ class DspArray(wiring.Component):
                         for position in shadow
                     )
                 ),
-                column.swap.eq(swap),
+                column.swap.eq(own_swap.q),
                 column.parity_factors.eq(factors),
                 column.wider.eq(wider),
                 column.correction.eq(correction),

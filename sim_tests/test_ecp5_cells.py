@@ -18,6 +18,7 @@ from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.leaves.memory_stack import GATHERED_SEGMENTS, Segment
 from rtl.leaves.multiplier import Ecp5Multiplier, Multiplier
 from rtl.leaves.signed_product import Ecp5SignedProduct, SignedProduct
+from rtl.leaves.unshared_register import UnsharedRegister
 from rtl.targets import CELL_MODELS, ECP5
 from rtl.tests.mutation import mutant
 from sim_tests import design, playback
@@ -136,6 +137,22 @@ def test_multiplier_cell_equals_the_portable_one_and_its_mutant_does_not() -> No
     columns["a"][::7] = columns["b"][::5] = (1 << 18) - 1
     portable, ecp5, damaged = (seen["product"] for seen in playback.play_side_by_side(designs, columns, ("product",)))
     assert len(np.unique(portable)) > ROWS // 2
+    assert (portable == ecp5).all()
+    assert (portable != damaged).mean() > 0.2
+
+
+def test_register_cell_equals_the_portable_one_and_its_mutant_does_not() -> None:
+    wrong = mutant(UnsharedRegister, "i_DI=self.d", "i_DI=self.q")
+    components = {
+        "portable": UnsharedRegister(),
+        "ecp5": OnEcp5(UnsharedRegister()),
+        "mutant": OnEcp5(wrong()),
+    }
+    designs = [design.from_component(component, name) for name, component in components.items()]
+    designs[0] = dataclasses.replace(designs[0], verilog=designs[0].verilog + CELL_MODELS.read_text())
+    columns = uniform(np.random.default_rng(5), designs[0], ROWS)
+    portable, ecp5, damaged = (seen["q"] for seen in playback.play_side_by_side(designs, columns, ("q",)))
+    assert (portable[1:ROWS] == columns["d"][: ROWS - 1]).all()
     assert (portable == ecp5).all()
     assert (portable != damaged).mean() > 0.2
 

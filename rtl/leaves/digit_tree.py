@@ -13,6 +13,7 @@ from rtl.leaves.array_column import add_in_pairs, plan_stages
 from rtl.leaves.array_column_ecp5 import ChainBuilder
 from rtl.leaves.carry_chain import ADD_OR_SUBTRACT, PRODUCTS, Position
 from rtl.leaves.digit_packing import DIGIT_SLOTS, PARITY_BIT, PARITY_SLOT, result_bits, result_max
+from rtl.leaves.unshared_register import UnsharedRegister
 
 PARITIES = 0x6996
 """``(A xor B) + (C xor D) + carry``: adds bits and takes parities out of them in the same cell."""
@@ -98,11 +99,17 @@ class DigitTree(wiring.Component):
         """Return whether ``bit`` of a field may have to have a parity taken out."""
         return bit == PARITY_BIT and PARITY_SLOT in self.slots
 
-    def registers(self, m: Module) -> tuple[Signal, Signal, Signal]:
+    def registers(self, m: Module) -> tuple[Signal, Signal, Value]:
         """Return fields, parities and ``wider``, one cycle later."""
-        inputs = {"fields": self.fields, "parities": self.parities, "wider": self.wider}
-        fields, parities, wider = (register(m, value, f"{name}_held") for name, value in inputs.items())
-        return fields, parities, wider
+        fields = register(m, self.fields, "fields_held")
+        parities = register(m, self.parities, "parities_held")
+        wider = []
+        for at, bit in enumerate(self.wider):
+            # The trees of all columns wait for the same.
+            m.submodules[f"wider_{at}"] = own = UnsharedRegister()
+            m.d.comb += own.d.eq(bit)
+            wider.append(own.q)
+        return fields, parities, Cat(wider)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -149,3 +149,18 @@ module MULT18X18D #(
             P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0}
         = product;
 endmodule
+
+// Flip-flop that is always enabled; it begins with 0.
+module TRELLIS_FF #(
+    parameter GSR = "DISABLED",
+    parameter CEMUX = "1",
+    parameter CLKMUX = "CLK",
+    parameter LSRMUX = "LSR",
+    parameter REGSET = "RESET"
+) (
+    input CLK, LSR, DI,
+    output reg Q
+);
+    initial Q = 0;
+    always @(posedge CLK) Q <= DI;
+endmodule

@@ -127,7 +127,7 @@ def test_digits_slots_masks_and_swaps(shape):
         ("total.total << (count - 1)", "total.total << count"),
         ("& (self.weight_bit == bit)", ""),
         ("part.eq(0)", "part.eq(part)"),
-        ('delay(m, self.swap, self.PLACING_CYCLES, "swap")', 'delay(m, self.swap, self.PLACING_CYCLES + 1, "swap")'),
+        ('delay(m, self.swap, self.PLACING_CYCLES - 1, "swap")', 'delay(m, self.swap, self.PLACING_CYCLES, "swap")'),
         ("narrowest_first[at + 1 :]", "narrowest_first[at:]"),
     ],
 )
