@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwsim import spec
+from hwsim.image_layout import image_fields
 from hwsim.machine import Machine
 from hwsim.network import FLOOR, PINNED_BITS, Assignment, Network, WeightLayer
-from hwsim.program import AssignmentProgram, describe, image_fields, requirements
+from hwsim.program import AssignmentProgram, describe, requirements
 from hwsim.timing import LayerTiming, image_interval_cycles, image_load_cycles, image_timing
 
 FLOAT_BITS = 32

@@ -151,7 +151,7 @@ class Machine:
         Accumulators requantized in a cycle; a power of two that divides lanes and columns.
     weight_port_bits : int
         Width of the path from the weight memory into the array; divides bank_lanes * columns. If it is a multiple of
-        8, a word of the weight memory has a ninth bit for every byte, see ``hwsim.program``.
+        8, a word of the weight memory has a ninth bit for every byte, see ``hwsim.weight_layout``.
     strip_pixels : int
         Output pixels accumulated at once, a power of two; there are two such strips.
     image_channels : int
@@ -417,7 +417,7 @@ class Machine:
 
     @property
     def layer_layout(self) -> FieldLayout:
-        """Descriptor of one layer, read by the sequencer; see ``hwsim.program`` for what each field holds."""
+        """Descriptor of one layer, read by the sequencer; see ``hwsim.descriptors`` for what each field holds."""
         address = self.unit_address_bits
         skip = bits_for(self.skip_words - 1)
         return FieldLayout(

@@ -18,8 +18,8 @@ class WeightLoader(wiring.Component):
     """Runs ahead of the array through the tiles of all layers, at most two tiles in front.
 
     A tile row of ``weight_port_bits`` weights takes max(planes read, planes applied) cycles, and its planes reach the
-    switch ``ARRIVAL_CYCLES`` after the loader comes to them. The ninth row of a bundle (see ``hwsim.program``) takes
-    the same time and reads nothing: its planes have been collected from the spare bits of the eight before it.
+    switch ``ARRIVAL_CYCLES`` after the loader comes to them. The ninth row of a bundle (see ``hwsim.weight_layout``)
+    takes the same time and reads nothing: its planes have been collected from the spare bits of the eight before it.
 
     Members
     -------

@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from hwsim.assignments import standard_assignments
+from hwsim.layer_geometry import window
 from hwsim.machine import DATAPATHS, Machine
 from hwsim.network import IMAGE, Assignment, AveragePool2d, Linear, MaxPool2d, Network, WeightLayer, uniform_assignment
 from hwsim.precision import WidthSet
-from hwsim.program import requirements, window
+from hwsim.program import requirements
 from hwsim.random_network import (
     AveragePool,
     Convolution,

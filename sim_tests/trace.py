@@ -10,7 +10,8 @@ import numpy as np
 from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.network import Network
-from hwsim.program import AssignmentProgram, read_codes, read_skip_codes
+from hwsim.program import AssignmentProgram
+from hwsim.tensor_places import read_codes, read_skip_codes
 from sim_tests import packing
 
 Records = Mapping[str, np.ndarray]

@@ -7,24 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwsim import program as program_module
-from hwsim import spec
+from hwsim import spec, tensor_places
 from hwsim.assignments import uniform_assignments
+from hwsim.layer_geometry import input_units, layer_geometry, window
 from hwsim.machine import LOAD_TARGETS, MEMORY_NAMES, Machine
 from hwsim.network import AveragePool2d, Conv2d, Linear, MaxPool2d, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
-from hwsim.program import (
-    Program,
-    accumulator_bound,
-    build,
-    fit_machine,
-    input_units,
-    layer_geometry,
-    read_codes,
-    read_skip_codes,
-    requirements,
-    window,
-)
+from hwsim.program import Program, accumulator_bound, build, describe, fit_machine, requirements
 from hwsim.random_network import (
     SMALL,
     AveragePool,
@@ -35,6 +24,7 @@ from hwsim.random_network import (
     random_assignment,
     random_network,
 )
+from hwsim.tensor_places import read_codes, read_skip_codes
 
 VARIED = (
     Convolution(channels=10, kernel=5, stride=2),
@@ -240,13 +230,13 @@ def test_tensors_are_written_in_place_of_what_they_are_made_from() -> None:
 
 
 def test_a_lead_too_small_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    lead_of = program_module._lowest_lead
+    lead_of = tensor_places._lowest_lead
 
     def short_lead(*arguments: object) -> int | None:
         lead = lead_of(*arguments)  # type: ignore[arg-type]
         return lead if not lead else lead - 1
 
-    monkeypatch.setattr(program_module, "_lowest_lead", short_lead)
+    monkeypatch.setattr(tensor_places, "_lowest_lead", short_lead)
     program = in_place_program()
     assert any(overwritten_reads(program, name)[0] for name in program.assignments)
 
@@ -495,8 +485,8 @@ def test_a_window_of_more_units_than_are_counted_is_refused() -> None:
     widths = CATALOG["8-6-4-2"]
     network = random_network(3, widths, (1, 31, 31), (Convolution(channels=4, kernel=31, padding=0),), classes=2)
     machine = Machine.sized(widths, widths, 8, 4, banks=4)
-    assert program_module.describe(network, machine, uniform_assignment(network, 8))
+    assert describe(network, machine, uniform_assignment(network, 8))
     with pytest.raises(
         ValueError, match="layer conv1: units of a pixel or image window must be at most 1023, not 1924"
     ):
-        program_module.describe(network, dataclasses.replace(machine, image_channels=3), uniform_assignment(network, 8))
+        describe(network, dataclasses.replace(machine, image_channels=3), uniform_assignment(network, 8))

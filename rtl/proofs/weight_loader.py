@@ -20,7 +20,7 @@ SMALL_WITH_BYTES = dataclasses.replace(SMALL, weight_port_bits=8)
 
 
 def valid_entry(entry):
-    """Return what ``hwsim.program`` keeps: widths that go together, planes that fit the staging memory."""
+    """Return what ``hwsim.descriptors`` keeps: widths that go together, planes that fit the staging memory."""
     passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
     return (
         (entry.target_bits >= 1)

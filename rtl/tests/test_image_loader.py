@@ -10,10 +10,11 @@ import pytest
 from amaranth.sim import Simulator
 
 from hwsim import spec
+from hwsim.image_layout import image_fields, image_words_per_window
 from hwsim.machine import Machine
 from hwsim.network import IMAGE, Network, uniform_assignment
 from hwsim.precision import CATALOG
-from hwsim.program import fit_machine, image_fields, image_words_per_window
+from hwsim.program import fit_machine
 from hwsim.random_network import AveragePool, Convolution, random_images, random_network
 from hwsim.timing import image_interval_cycles, image_load_cycles
 from rtl.image_loader import ImageLoader

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The weight loader: from words as ``hwsim.program`` describes them to the planes of the switched codes."""
+"""The weight loader: from words as ``hwsim.weight_layout`` describes them to the planes of the switched codes."""
 
 import random
 
