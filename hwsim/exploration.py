@@ -188,7 +188,7 @@ def explore(
     common = (
         structure_of(network),
         {one.name: {layer: str(widths) for layer, widths in one.layers.items()} for one in assignments},
-        sweep.sources_digest("spec.py", "machine.py", "program.py", "timing.py", "estimate.py"),
+        sweep.sources_digest("estimate"),
     )
     items = {sweep.key_of(machine.to_json(), *common): machine for machine in machines}
     found = sweep.run(functools.partial(cycles, network, assignments), items, folder, **how)

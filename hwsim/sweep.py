@@ -5,6 +5,7 @@ A sweep that was stopped goes on where it was: what is in its folder is not comp
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import multiprocessing
@@ -34,10 +35,30 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def sources_digest(*names: str) -> str:
-    """Return the SHA-256 of sources of this package: results of another version of them are computed anew."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join(hashlib.sha256((folder / name).read_bytes()).digest() for name in names)).hexdigest()
+def sources_digest(module: str, folder: Path = Path(__file__).parent) -> str:
+    """Return the SHA-256 of a module of this package and of all that it is made from.
+
+    Results of another version of any of them are computed anew.
+    """
+    found: dict[str, str] = {}
+    wanted = [module]
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found[name] = (folder / f"{name}.py").read_text()
+            wanted += _imported(found[name])
+    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()
+
+
+def _imported(source: str) -> list[str]:
+    """Return the modules of this package that a source imports, wherever in it."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "hwsim":
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hwsim."):
+            found.append(node.module.split(".")[1])
+    return found
 
 
 def run(

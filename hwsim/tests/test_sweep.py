@@ -61,7 +61,23 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_key_tells_what_a_result_depends_on() -> None:
     assert sweep.key_of({"a": 1, "b": 2}) == sweep.key_of({"b": 2, "a": 1}) != sweep.key_of({"a": 1, "b": 3})
-    assert sweep.sources_digest("spec.py") != sweep.sources_digest("timing.py")
+    assert sweep.sources_digest("spec") != sweep.sources_digest("timing")
+
+
+def test_a_change_of_any_source_behind_a_module_is_another_digest(tmp_path: Path) -> None:
+    for name, text in {
+        "top": "from hwsim import middle",
+        "middle": "def later():\n    from hwsim.bottom import x\nimport json",
+        "bottom": "from hwsim.top import y\nx = 1",
+        "other": "from hwsim import top",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    digest = sweep.sources_digest("top", tmp_path)
+    assert digest == sweep.sources_digest("top", tmp_path) == sweep.sources_digest("bottom", tmp_path)
+    (tmp_path / "other.py").write_text("changed = 1")
+    assert digest == sweep.sources_digest("top", tmp_path)
+    (tmp_path / "bottom.py").write_text("x = 2")
+    assert digest != sweep.sources_digest("top", tmp_path)
 
 
 def start(*command: str, log: Path) -> subprocess.Popen[bytes]:
