@@ -11,7 +11,11 @@ from amaranth.lib.wiring import In, Out
 from rtl.checks import check_count, check_power_of_two
 from rtl.leaves.array_column import LANE_BITS, ArrayColumn, sum_bits
 from rtl.leaves.array_column_ecp5 import Ecp5ArrayColumn
+from rtl.leaves.unshared_register import UnsharedRegister
 from rtl.targets import target_of
+
+COLUMNS_PER_WORD = 8
+"""Columns that share a register of the activations on ECP5: with more, its way to all of them is the slowest path."""
 
 
 class Array(wiring.Component):
@@ -98,13 +102,9 @@ class Array(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
-        word = Signal(LANE_BITS * self.lanes)
-        group_size = self.lanes * self.group_bits
-        for k in range(self.groups):
-            part = slice(k * group_size, (k + 1) * group_size)
-            m.d.sync += word[part].eq(Mux(self.enable[k], self.activations[part], 0))
-
-        column_leaf = Ecp5ArrayColumn if target_of(platform).carry_cells else ArrayColumn
+        has_cells = target_of(platform).carry_cells
+        words = self._words(m, -(-self.columns // COLUMNS_PER_WORD) if has_cells else 1)
+        column_leaf = Ecp5ArrayColumn if has_cells else ArrayColumn
         columns = [column_leaf(self.lanes, self.group_bits, max(self.slots)) for _ in range(self.columns)]
         joins = Signal(len(columns[0].joins))
         for level in range(columns[0].join_levels):
@@ -125,9 +125,28 @@ class Array(wiring.Component):
             m.submodules[f"column_{index}"] = column
             weights: list[Value] = [bits[lane * self.columns + index] for bits in active for lane in range(self.lanes)]
             m.d.comb += [
-                column.activations.eq(word),
+                column.activations.eq(words[index * len(words) // self.columns]),
                 column.weights.eq(Cat(weights)),
                 column.joins.eq(joins),
                 self.sums[index].eq(column.total),
             ]
         return m
+
+    def _words(self, m: Module, count: int) -> list[Value]:
+        """Return so many copies of the activations, 0 in the groups that are not enabled, one cycle later."""
+        group_size = self.lanes * self.group_bits
+        parts = [slice(k * group_size, (k + 1) * group_size) for k in range(self.groups)]
+        if count == 1:
+            word = Signal(LANE_BITS * self.lanes)
+            for k, part in enumerate(parts):
+                m.d.sync += word[part].eq(Mux(self.enable[k], self.activations[part], 0))
+            return [word]
+        words: list[Value] = []
+        for copy in range(count):
+            held = []
+            for k, part in enumerate(parts):
+                m.submodules[f"word_{copy}_group_{k}"] = own = UnsharedRegister(group_size)
+                m.d.comb += [own.d.eq(self.activations[part]), own.clear.eq(~self.enable[k])]
+                held.append(own.q)
+            words.append(Cat(held))
+        return words

@@ -78,7 +78,7 @@ STACKS = [(20, 1300, 10), (72, 2600, 72)]
 """Memories of several shapes of block, one on the other."""
 
 
-def check_block_ram(width: int, depth: int, granularity: int, kind: type = TwoCycleMemory) -> None:
+def check_block_ram(width: int, depth: int, granularity: int, kind: type[TwoCycleMemory] = TwoCycleMemory) -> None:
     designs = twins(lambda: kind(width, depth, granularity))
     rng = np.random.default_rng(width)
     columns = uniform(rng, designs[0], ROWS)
@@ -87,7 +87,8 @@ def check_block_ram(width: int, depth: int, granularity: int, kind: type = TwoCy
     columns["write_address"] = few[rng.integers(0, len(few), ROWS)]
     columns["read_address"] = few[rng.integers(0, len(few), ROWS)]
     # A word that is read while it is written is undefined.
-    collides = (columns["write_address"] == columns["read_address"]) & (columns["write_enable"] != 0)
+    writes = {name: np.roll(columns[name], kind.WRITE_DELAY) for name in ("write_address", "write_enable")}
+    collides = (writes["write_address"] == columns["read_address"]) & (writes["write_enable"] != 0)
     columns["read_enable"] = np.where(collides, 0, columns["read_enable"])
     compared = compare(designs, columns, "read_data")
     assert compared > ROWS
@@ -105,8 +106,9 @@ def test_gathered_block_ram_reads_what_was_written() -> None:
     check_block_ram(width, depth, granularity, GatheredMemory)
 
 
-def test_array_in_carry_cells_equals_the_portable_one() -> None:
-    designs = twins(lambda: Array(16, 4, 2, (8, 4, 2), 32))
+@pytest.mark.parametrize("shape", [(16, 4, 2, (8, 4, 2), 32), (4, 10, 2, (8, 4, 2), 20)], ids=str)
+def test_array_in_carry_cells_equals_the_portable_one(shape: tuple[int, int, int, tuple[int, ...], int]) -> None:
+    designs = twins(lambda: Array(*shape))
     columns = uniform(np.random.default_rng(1), designs[0], ROWS)
     columns["slot"] %= 3
     columns["weight_row"] %= 2
@@ -141,20 +143,23 @@ def test_multiplier_cell_equals_the_portable_one_and_its_mutant_does_not() -> No
     assert (portable != damaged).mean() > 0.2
 
 
-def test_register_cell_equals_the_portable_one_and_its_mutant_does_not() -> None:
-    wrong = mutant(UnsharedRegister, "i_DI=self.d", "i_DI=self.q")
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("i_DI=self.d[bit]", "i_DI=self.d[0]"), ("i_LSR=self.clear", "i_LSR=0 & self.clear")]
+)
+def test_register_cells_equal_the_portable_one_and_a_mutant_does_not(right: str, wrong: str) -> None:
+    damaged = mutant(UnsharedRegister, right, wrong)
     components = {
-        "portable": UnsharedRegister(),
-        "ecp5": OnEcp5(UnsharedRegister()),
-        "mutant": OnEcp5(wrong()),
+        "portable": UnsharedRegister(3),
+        "ecp5": OnEcp5(UnsharedRegister(3)),
+        "mutant": OnEcp5(damaged(3)),
     }
     designs = [design.from_component(component, name) for name, component in components.items()]
     designs[0] = dataclasses.replace(designs[0], verilog=designs[0].verilog + CELL_MODELS.read_text())
     columns = uniform(np.random.default_rng(5), designs[0], ROWS)
-    portable, ecp5, damaged = (seen["q"] for seen in playback.play_side_by_side(designs, columns, ("q",)))
-    assert (portable[1:ROWS] == columns["d"][: ROWS - 1]).all()
+    portable, ecp5, other = (seen["q"] for seen in playback.play_side_by_side(designs, columns, ("q",)))
+    assert (portable[1:ROWS] == np.where(columns["clear"] != 0, 0, columns["d"])[: ROWS - 1]).all()
     assert (portable == ecp5).all()
-    assert (portable != damaged).mean() > 0.2
+    assert (portable != other).mean() > 0.2
 
 
 @pytest.mark.parametrize(("a_bits", "b_bits"), [(24, 18), (9, 32), (9, 18)])

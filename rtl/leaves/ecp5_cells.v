@@ -150,17 +150,18 @@ module MULT18X18D #(
         = product;
 endmodule
 
-// Flip-flop that is always enabled; it begins with 0.
+// Flip-flop that is always enabled, with a synchronous clear; it begins with 0.
 module TRELLIS_FF #(
     parameter GSR = "DISABLED",
     parameter CEMUX = "1",
     parameter CLKMUX = "CLK",
     parameter LSRMUX = "LSR",
-    parameter REGSET = "RESET"
+    parameter REGSET = "RESET",
+    parameter SRMODE = "LSR_OVER_CE"
 ) (
     input CLK, LSR, DI,
     output reg Q
 );
     initial Q = 0;
-    always @(posedge CLK) Q <= DI;
+    always @(posedge CLK) Q <= DI & ~LSR;
 endmodule

@@ -8,6 +8,7 @@ from amaranth.hdl import Module, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 
 from rtl.checks import check_count
+from rtl.delay import delay
 from rtl.leaves import block_ram_ecp5
 from rtl.leaves.memory_stack import members
 from rtl.targets import target_of
@@ -48,6 +49,7 @@ class TwoCycleMemory(wiring.Component):
     """
 
     LATENCY = 2
+    WRITE_DELAY = 0
 
     def __init__(
         self, width: int, depth: int, granularity: int | None = None, init: Iterable[int] | None = None
@@ -96,17 +98,20 @@ class TwoCycleMemory(wiring.Component):
 
 
 class GatheredMemory(TwoCycleMemory):
-    """The two-cycle memory with one register more, for memories of so many blocks that their outputs need gathering.
+    """The two-cycle memory with one register more each way, for memories of so many blocks that they lie far apart.
 
-    Latency: ``LATENCY`` = 3 cycles; all else, parameters and members too, as ``TwoCycleMemory``.
+    Latency: ``LATENCY`` = 3 cycles, and a write takes place ``WRITE_DELAY`` = 1 cycle after its own; all else,
+    parameters and members too, as ``TwoCycleMemory``.
     """
 
     LATENCY = TwoCycleMemory.LATENCY + 1
+    WRITE_DELAY = 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         blocks: wiring.Component
         output: Value
+        write: list[Value] = [self.write_address, self.write_data, self.write_enable]
         if self.uses_block_ram(platform):
             blocks = block_ram_ecp5.build(self.width, self.depth, self.granularity, gathers=True)
             output = blocks.read_data
@@ -114,11 +119,14 @@ class GatheredMemory(TwoCycleMemory):
             blocks = TwoCycleMemory(self.width, self.depth, self.granularity, self.init)
             output = Signal(self.width, reset_less=True)
             m.d.sync += output.eq(blocks.read_data)
+            write = [
+                delay(m, value, self.WRITE_DELAY, f"write_{at}", reset_less=True) for at, value in enumerate(write)
+            ]
         m.submodules.blocks = blocks
         m.d.comb += [
-            blocks.write_address.eq(self.write_address),
-            blocks.write_data.eq(self.write_data),
-            blocks.write_enable.eq(self.write_enable),
+            blocks.write_address.eq(write[0]),
+            blocks.write_data.eq(write[1]),
+            blocks.write_enable.eq(write[2]),
             blocks.read_address.eq(self.read_address),
             blocks.read_enable.eq(self.read_enable),
             self.read_data.eq(output),

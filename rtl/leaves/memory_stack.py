@@ -11,6 +11,8 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.delay import delay
+
 GATHERED_SEGMENTS = 4
 """Segments between whose outputs and a register there are gates, where a stack has such registers."""
 
@@ -65,7 +67,8 @@ class MemoryStack(wiring.Component):
     make : callable
         Returns the memory of a segment: the members of ``TwoCycleMemory``, and its latency.
     gathers : bool
-        Put a register behind every ``GATHERED_SEGMENTS`` segments, for a cycle more of latency.
+        Put a register behind every ``GATHERED_SEGMENTS`` segments, for a cycle more of latency, and registers ahead of
+        what is written, for a cycle more until it is.
 
     Members
     -------
@@ -94,15 +97,20 @@ class MemoryStack(wiring.Component):
         with m.If(self.read_enable):
             m.d.sync += chosen.eq(Cat(segment.holds(self.read_address) for segment in self.segments))
         m.d.sync += shown.eq(chosen)
+
+        def due(value: Value, name: str) -> Value:
+            return delay(m, value, int(self.gathers), name, reset_less=True)
+
+        write_address, write_data = due(self.write_address, "write_address"), due(self.write_data, "write_data")
         words = []
         for index, segment in enumerate(self.segments):
             part = self.make(segment)
             m.submodules[f"segment_{index}"] = part
             written = segment.holds(self.write_address).replicate(len(self.write_enable))
             m.d.comb += [
-                part.write_address.eq(self.write_address),
-                part.write_data.eq(self.write_data),
-                part.write_enable.eq(self.write_enable & written),
+                part.write_address.eq(write_address),
+                part.write_data.eq(write_data),
+                part.write_enable.eq(due(self.write_enable & written, f"write_{index}")),
                 part.read_address.eq(self.read_address),
                 part.read_enable.eq(self.read_enable),
             ]

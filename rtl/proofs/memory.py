@@ -6,7 +6,7 @@ import functools
 
 from amaranth.hdl import Const, Mux, Signal
 
-from rtl.leaves.memory import TwoCycleMemory
+from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.leaves.memory_stack import MemoryStack, segments_of
 from rtl.proofs.bench import Bench
 from rtl.proofs.proof import Mutant, Proof
@@ -35,7 +35,7 @@ def stack_keeps_words(component, *, gathers=False):
             word = Mux((address >= segment.start) & (address < end), here, word)
         return word
 
-    check_words(bench, STACK_DEPTH, stored, TwoCycleMemory.LATENCY + gathers)
+    check_words(bench, STACK_DEPTH, stored, GatheredMemory if gathers else TwoCycleMemory)
     return bench
 
 
@@ -44,17 +44,20 @@ def segment_memory(segment):
     return TwoCycleMemory(WIDTH, segment.words, GRANULARITY)
 
 
-def check_words(bench, depth, stored, latency=TwoCycleMemory.LATENCY):
-    """One word, any of them, followed through every write; whoever reads it gets it, ``latency`` cycles later."""
+def check_words(bench, depth, stored, kind=TwoCycleMemory):
+    """One word, any of them, followed through every write; whoever reads it gets it, ``kind.LATENCY`` cycles later."""
     m, dut = bench.m, bench.component
+    latency = kind.LATENCY
     bench.assume((dut.write_address < depth) & (dut.read_address < depth))
     address = bench.any_constant(range(depth), "address")
     bench.assume(address < depth)
     word = Signal(WIDTH, reset_less=True)
+    written = (dut.write_address, dut.write_enable, dut.write_data)
+    write_address, write_enable, write_data = (bench.past(value, kind.WRITE_DELAY) for value in written)
     for part in range(WIDTH // GRANULARITY):
         bits = slice(part * GRANULARITY, (part + 1) * GRANULARITY)
-        with m.If((dut.write_address == address) & dut.write_enable[part]):
-            m.d.sync += word[bits].eq(dut.write_data[bits])
+        with m.If((write_address == address) & write_enable[part]):
+            m.d.sync += word[bits].eq(write_data[bits])
     bench.check(stored(address) == word, "the word as it was written")
     reads = dut.read_enable & (dut.read_address == address)
     bench.implies(bench.past(reads, latency), dut.read_data == bench.past(word, latency), "the word as it is read")
@@ -90,13 +93,14 @@ PROOFS = (
     ),
     Proof(
         "memory.gathered_stack_keeps_words",
-        "the same with a register behind the segments: three cycles",
+        "the same with registers ahead of and behind the segments: three cycles, and one until a word is written",
         MemoryStack,
         functools.partial(stack_keeps_words, gathers=True),
         depth=5,
         mutants=(
             Mutant("m.d.sync += shown.eq(chosen)", "m.d.comb += shown.eq(chosen)"),
             Mutant("words = list(gathered)", "words.extend(gathered)"),
+            Mutant("part.write_data.eq(write_data)", "part.write_data.eq(self.write_data)"),
         ),
     ),
 )

@@ -10,10 +10,15 @@ from rtl.leaves.memory import GatheredMemory, TwoCycleMemory
 from rtl.tests import simulate
 
 
-def expected(words, width, granularity, init=()):
-    """Return read_data in the cycle LATENCY after each of ``words``: a read sees every write of an earlier cycle."""
+def expected(words, width, granularity, init=(), write_delay=0):
+    """Return read_data in the cycle LATENCY after each of ``words``: a read sees every write of an earlier cycle.
+
+    Writes are ``write_delay`` cycles late.
+    """
     contents, latch, seen = dict(enumerate(init)), 0, []
-    for word in words:
+    writes = [*[dict.fromkeys(words[0], 0)] * write_delay, *words]
+    for read, write in zip(words, writes, strict=False):
+        word = {name: (write if name.startswith("write") else read)[name] for name in read}
         if word["read_enable"]:
             latch = contents.get(word["read_address"], 0)
         seen.append({"read_data": latch})
@@ -46,7 +51,7 @@ def test_reads_see_every_earlier_write(width, depth, granularity, kind):
     init = [index + 1 for index in range(depth)] if width > 4 else [1]
     memory = kind(width, depth, granularity, init)
     seen = simulate.stream(memory, words, ["read_data"], kind.LATENCY)
-    assert seen == expected(words, width, granularity, init)
+    assert seen == expected(words, width, granularity, init, kind.WRITE_DELAY)
     assert any(
         word["read_enable"] and word["write_enable"] and word["read_address"] == word["write_address"] for word in words
     )
