@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bitswitch
+from bitswitch import command_line
 
 VERBS = ("train", "export", "verify", "verilog", "synth", "bitstream", "simulate", "estimate", "demo")
 
@@ -98,7 +99,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(options: object) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr(bitswitch, "_estimate", broken)
+    monkeypatch.setattr(command_line, "run_estimate", broken)
     with pytest.raises(KeyError, match="bug"):
         bitswitch.main(["estimate"])
 
@@ -108,13 +109,13 @@ def test_json_that_cannot_be_written_is_refused_before_the_work(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(bitswitch, "_demo", lambda options: pytest.fail("the work was begun"))
+    monkeypatch.setattr(command_line, "run_demo", lambda options: pytest.fail("the work was begun"))
     assert run("demo", "--json", str(tmp_path / place)) == 2
     assert "--json must name a file that can be written" in capsys.readouterr().err
 
 
 def test_json_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
-    bitswitch._write_json(path, {"rows": [1, 2]})
+    command_line._write_json(path, {"rows": [1, 2]})
     assert json.loads(path.read_text()) == {"rows": [1, 2]}
     assert [child.name for child in path.parent.iterdir()] == ["report.json"]
