@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -28,6 +26,7 @@ from hwsim.machine import DATAPATHS, Machine
 from hwsim.precision import CATALOG
 from hwsim.program import fit_machine
 from hwsim.random_network import resnet20
+from hwsim.whole_file import write_json
 from rtl import synthesis
 from rtl.accelerator import Accelerator
 from rtl.targets import ECP5
@@ -138,9 +137,7 @@ def main() -> None:
             "limited_by": path,
             "rows": rows,
         }
-        unfinished = options.json.with_name(options.json.name + ".unfinished")
-        unfinished.write_text(json.dumps(report, indent=1) + "\n")
-        os.replace(unfinished, options.json)
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from amaranth.lib import wiring
 
 from benchmarks.array_designs import FixedArray, FusionArray, SerialArray
 from hwsim import spec
+from hwsim.whole_file import write_json
 from rtl import synthesis
 from rtl.conversion import to_verilog
 from rtl.targets import ECP5, PORTABLE, Target
@@ -284,13 +284,6 @@ def main() -> None:
 def is_same_design(row: dict[str, Any], other: dict[str, Any]) -> bool:
     """Return whether two rows are of one design and size."""
     return all(row[key] == other[key] for key in ("design", "lanes", "columns"))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write to a temporary name, then rename."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(unfinished, path)
 
 
 if __name__ == "__main__":

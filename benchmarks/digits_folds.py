@@ -25,6 +25,7 @@ import torch
 
 from hwsim.assignments import mixed_assignments
 from hwsim.precision import WidthSet
+from hwsim.whole_file import write_json
 from quant.export import export_network
 from quant.train import TrainingConfig, predict, train_network
 
@@ -113,9 +114,7 @@ def main() -> int:
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         }
-        temporary = options.json.with_name(f".{options.json.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(options.json)
+        write_json(options.json, report)
     return 0
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -38,6 +37,7 @@ from hwsim.network import IMAGE, IMAGE_SCALE, AveragePool2d, Linear, Network, un
 from hwsim.precision import CATALOG
 from hwsim.random_network import random_assignment, random_images, resnet20
 from hwsim.requantize import build_requantizers
+from hwsim.whole_file import write_json
 
 BATCH = 100
 REFERENCE = "onnxruntime int8"
@@ -417,9 +417,7 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "command": " ".join(["python", "benchmarks/integer_model.py", *sys.argv[1:]]),
         }
-        temporary = arguments.json.with_suffix(".partial")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(arguments.json)
+        write_json(arguments.json, report)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
-import json
-import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
@@ -32,6 +30,7 @@ from hwsim.precision import CATALOG
 from hwsim.program import describe, fit_machine
 from hwsim.random_network import SMALL, random_assignment, random_images, random_network, resnet20
 from hwsim.timing import image_timing
+from hwsim.whole_file import write_json
 
 SEED = 1
 WIDTHS = CATALOG["8-6-4-2"]
@@ -225,9 +224,7 @@ def main() -> None:
             "versions": {"python": platform.python_version(), "numpy": version("numpy"), "spec": spec.SPEC_VERSION},
             **told,
         }
-        temporary = options.json.with_name(options.json.name + ".tmp")
-        temporary.write_text(json.dumps(whole, indent=1) + "\n")
-        os.replace(temporary, options.json)
+        write_json(options.json, whole)
 
 
 if __name__ == "__main__":

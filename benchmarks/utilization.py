@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import platform
 import sys
 from importlib.metadata import version
@@ -28,6 +26,7 @@ from hwsim.precision import CATALOG
 from hwsim.program import Program, build, fit_machine
 from hwsim.random_network import random_images, resnet20
 from hwsim.timing import image_load_cycles, image_timing
+from hwsim.whole_file import write_json
 from rtl.memory_plan import block_rams, memory_shapes
 
 NETWORK = "resnet20"
@@ -163,9 +162,7 @@ def main() -> None:
             "simulated": simulated,
             "rows": rows,
         }
-        temporary = options.json.with_name(options.json.name + ".tmp")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        os.replace(temporary, options.json)
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

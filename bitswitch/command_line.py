@@ -6,7 +6,6 @@ Everything is imported inside the verbs, so that a verb needs no more than its o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -68,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check_writable(options.json)
         report, status = options.run(options)
         if options.json is not None:
-            _write_json(options.json, report)
+            from hwsim.whole_file import write_json
+
+            write_json(options.json, report)
     except KeyboardInterrupt:
         print(f"\nbitswitch {options.verb}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -284,11 +285,3 @@ def _check_writable(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise Refused(f"--json must name a file that can be written, not {path}")
-
-
-def _write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write to a temporary name and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -45,6 +45,7 @@ from hwsim.network import (
     WeightLayer,
 )
 from hwsim.precision import WidthSet
+from hwsim.whole_file import write_bytes
 
 FORMAT_VERSION = 3
 """Newest version that is read. A file is of the oldest version that can say what is in it: 3 with learned assignments,
@@ -59,12 +60,12 @@ _NORM_PARTS = ("gamma", "beta", "mean", "variance")
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write a network file; the file appears complete or not at all.
+    """Write a network file; the file appears complete or not at all. Makes its folder if there is none.
 
     Raises
     ------
     OSError
-        If the folder cannot be written.
+        If the folder cannot be made or written.
     """
     path = Path(path)
     tensors = tensors_of(network)
@@ -77,15 +78,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     }
     content["sha256"] = _content_sha256(content)
     data = safetensors.numpy.save(tensors, metadata={METADATA_KEY: _canonical(content)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def _oldest_version(network: Network) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.program import Program
+from hwsim.whole_file import written_whole
 from rtl.bus import register_map
 
 FORMAT_VERSION = 1
@@ -57,7 +57,7 @@ class LoadableProgram:
         return channels * height * width
 
     def save(self, path: Path) -> None:
-        """Write the file (NumPy's .npz): a temporary name, then renamed."""
+        """Write the file (NumPy's .npz), a whole one."""
         description = {
             "format_version": FORMAT_VERSION,
             "configuration": self.configuration,
@@ -65,10 +65,8 @@ class LoadableProgram:
             "image_shape": self.image_shape,
             "classes": self.classes,
         }
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, words=self.words, description=np.array(json.dumps(description)))
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> LoadableProgram:

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hwsim.whole_file import write_bytes
 from rtl.devices import DEVICES, Device
 from rtl.targets import ECP5
 
@@ -194,9 +195,7 @@ def synthesize(verilog: str, top: str, folder: Path, *, dsp: bool = False, devic
     _call([*tool("yosys"), "-p", script], folder, "yosys.log")
     netlist = json.loads((folder / "synthesized.json").read_text())
     release_chains(netlist, top)
-    unfinished = folder / "netlist.json.unfinished"
-    unfinished.write_text(json.dumps(netlist))
-    os.replace(unfinished, folder / "netlist.json")
+    write_bytes(folder / "netlist.json", json.dumps(netlist).encode())
     return folder / "netlist.json"
 
 

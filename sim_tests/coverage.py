@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
 import re
 import sys
 from collections import Counter
@@ -43,6 +41,7 @@ from hwsim.random_network import (
     random_images,
     random_network,
 )
+from hwsim.whole_file import write_bytes, write_json
 from sim_tests import accelerator, simulate, toggles
 from sim_tests.simulate import SimulationResult
 from sim_tests.toggles import Excuse
@@ -432,11 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = report(found)
     text = "\n".join(lines_of(told))
     print(text)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in ((options.json, json.dumps(told, indent=1)), (options.json.with_suffix(".txt"), text)):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(content + "\n")
-        os.replace(temporary, path)
+    write_json(options.json, told)
+    write_bytes(options.json.with_suffix(".txt"), (text + "\n").encode())
     return 1 if told["never_exercised"] else 0
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from hwsim.whole_file import written_whole
 from sim_tests import verilator_tool
 
 CACHE = Path("build") / "sim"
@@ -72,16 +73,14 @@ class Message:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name and rename."""
+        """Write a whole file."""
         if "values" in self.arrays:
             raise ValueError("an array must not be called 'values'")
         for name, array in self.arrays.items():
             if array.dtype == object:
                 raise TypeError(f"array {name} must have a number type, not object")
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, values=np.array(json.dumps(dict(self.values))), **self.arrays)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Message:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,10 +111,3 @@ def test_json_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch.setattr(command_line, "run_demo", lambda options: pytest.fail("the work was begun"))
     assert run("demo", "--json", str(tmp_path / place)) == 2
     assert "--json must name a file that can be written" in capsys.readouterr().err
-
-
-def test_json_is_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "report.json"
-    command_line._write_json(path, {"rows": [1, 2]})
-    assert json.loads(path.read_text()) == {"rows": [1, 2]}
-    assert [child.name for child in path.parent.iterdir()] == ["report.json"]

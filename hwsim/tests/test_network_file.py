@@ -258,9 +258,11 @@ def test_saving_leaves_the_old_file_or_the_new_one(network, path, monkeypatch):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_saving_into_no_folder_fails(network, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        save(network, tmp_path / "none" / "network.safetensors")
+def test_saving_makes_the_folder_if_it_can(network, tmp_path):
+    save(network, tmp_path / "new" / "network.safetensors")
+    assert load(tmp_path / "new" / "network.safetensors").width_set == network.width_set
+    with pytest.raises(OSError):
+        save(network, tmp_path / "new" / "network.safetensors" / "network.safetensors")
 
 
 def test_only_networks_are_what_load_returns(path):
