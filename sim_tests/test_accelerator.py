@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import itertools
 import sys
 
 import numpy as np
 import pytest
-from amaranth.hdl import Mux, Signal, Value
+from amaranth.hdl import Signal
 
 import rtl.accelerator
 from hwsim.assignments import mixed_assignments, standard_assignments, uniform_assignments
@@ -31,6 +30,7 @@ from hwsim.random_network import (
 from rtl.activation_streamer import ActivationStreamer
 from rtl.drain import Drain
 from rtl.max_pool import MaxPool
+from rtl.tests.mutation import chosen_mutants
 from rtl.weight_loader import WeightLoader
 from sim_tests import accelerator, harness, simulate
 from sim_tests.checks import check
@@ -257,26 +257,16 @@ MUTATIONS = {
 }
 
 
-def choose(number: int, right: object, wrong: object) -> Value:
-    return Mux(MUTATION == number, wrong, right)
-
-
 @functools.cache
 def design_with_mutations() -> Design:
     """Return the small machine with all mutations built in: one build serves them all."""
-    edits: dict[type, list[tuple[str, str]]] = {}
+    edits: dict[type, dict[str, str]] = {}
     for component, right, wrong in MUTATIONS.values():
-        edits.setdefault(component, []).append((right, wrong))
+        edits.setdefault(component, {})[right] = wrong
     with pytest.MonkeyPatch.context() as patch:
         for component, changes in edits.items():
-            module = sys.modules[component.__module__]
-            source = inspect.getsource(module)
-            for right, wrong in changes:
-                assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times in {module.__name__}"
-                source = source.replace(right, wrong)
-            namespace = {"__name__": f"{module.__name__}_mutant", "choose": choose}
-            exec(compile(source, f"{module.__name__} mutant", "exec"), namespace)
-            patch.setattr(rtl.accelerator, component.__name__, namespace[component.__name__])
+            mutants = chosen_mutants(sys.modules[component.__module__], changes, MUTATION)
+            patch.setattr(rtl.accelerator, component.__name__, mutants[component.__name__])
         return from_component(rtl.accelerator.Accelerator(NESTED_MACHINE), "accelerator_with_mutations", [MUTATION])
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 
 import numpy as np
 import pytest
-from amaranth.hdl import Mux, Signal
+from amaranth.hdl import Signal
 
 import rtl.bus.axi_accelerator
 import rtl.bus.axi_top
@@ -22,6 +21,7 @@ from rtl import packaging
 from rtl.bus import register_map
 from rtl.bus.register_map import REGISTERS, Access
 from rtl.loadable import LoadableProgram
+from rtl.tests.mutation import chosen_mutants
 from sim_tests import axi, harness, simulate, verilator_tool
 from sim_tests.design import Design, from_component
 
@@ -65,19 +65,9 @@ MUTATIONS = {
 
 def design_with_mutations() -> Design:
     """Return the design with all mutations built in: one build serves them all."""
-    module = rtl.bus.axi_accelerator
-    source = inspect.getsource(module)
-    for right, wrong in MUTATIONS.items():
-        assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times"
-        source = source.replace(right, wrong)
-
-    def choose(number, right, wrong):  # type: ignore[no-untyped-def]
-        return Mux(MUTATION == number, wrong, right)
-
-    namespace = {"__name__": f"{module.__name__}_mutant", "choose": choose}
-    exec(compile(source, f"{module.__name__} mutant", "exec"), namespace)
+    mutants = chosen_mutants(rtl.bus.axi_accelerator, MUTATIONS, MUTATION)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rtl.bus.axi_top, "AxiAccelerator", namespace["AxiAccelerator"])
+        patch.setattr(rtl.bus.axi_top, "AxiAccelerator", mutants["AxiAccelerator"])
         return from_component(rtl.bus.axi_top.AxiTop(MACHINE), axi.NAME, [MUTATION])
 
 

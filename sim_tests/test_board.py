@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 
 import numpy as np
 import pytest
-from amaranth.hdl import Mux, Signal
+from amaranth.hdl import Signal
 
 import rtl.board.host_link
 import rtl.board.top
@@ -25,6 +24,7 @@ from hwsim.timing import image_timing
 from rtl.board.link_protocol import ARGUMENT_BYTES_MAX
 from rtl.loadable import LoadableProgram
 from rtl.targets import CELL_MODELS, ECP5
+from rtl.tests.mutation import chosen_mutants
 from sim_tests import board, harness
 from sim_tests.design import Design, from_component
 
@@ -66,19 +66,9 @@ MUTATIONS = {
 
 def design_with_mutations() -> Design:
     """Return the design with all mutations built in: one build serves them all."""
-    module = rtl.board.host_link
-    source = inspect.getsource(module)
-    for right, wrong in MUTATIONS.items():
-        assert source.count(right) == 1, f"{right!r} occurs {source.count(right)} times"
-        source = source.replace(right, wrong)
-
-    def choose(number, right, wrong):  # type: ignore[no-untyped-def]
-        return Mux(MUTATION == number, wrong, right)
-
-    namespace = {"__name__": f"{module.__name__}_mutant", "choose": choose}
-    exec(compile(source, f"{module.__name__} mutant", "exec"), namespace)
+    mutants = chosen_mutants(rtl.board.host_link, MUTATIONS, MUTATION)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rtl.board.top, "HostLink", namespace["HostLink"])
+        patch.setattr(rtl.board.top, "HostLink", mutants["HostLink"])
         top = rtl.board.top.BoardTop(MACHINE, CYCLES_PER_BIT, PATIENCE_CYCLES)
         design = from_component(top, rtl.board.top.NAME, [MUTATION], target=ECP5)
         return dataclasses.replace(design, verilog=design.verilog + CELL_MODELS.read_text())
