@@ -26,6 +26,7 @@ from hwsim.precision import WidthSet
 from quant import models
 from quant.convert import prepare
 from quant.epochs import FloatTraining, JointTraining
+from quant.memory import keep_freed_memory
 from quant.methods import METHODS
 from quant.training_config import PRESETS, TrainingConfig
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as training does
     base = replace(
         PRESETS["cifar10"], widths=WidthSet.parse(options.widths), method=options.method, channels_last=False
     )

@@ -102,11 +102,13 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def make_runs(runs: Path, data: str, label: str, names: list[str], seed: int, threads: int, compared: int) -> None:
-    """Make what is missing of the runs, in order."""
+def make_runs(
+    runs: Path, data: str, label: str, names: list[str], seed: int, threads: int, compared: int, bfloat16: bool
+) -> None:
+    """Make what is missing of the runs, in order; ``bfloat16`` is for joint training only."""
     runs.mkdir(parents=True, exist_ok=True)
     config = base_config(data, seed, threads)
-    hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} threads"
+    hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
     write(runs / ABOUT, {"data": label, "hardware": hardware})
     split = load_images(runs, data, config)
     float_run = runs / FLOAT_RUN
@@ -118,7 +120,7 @@ def make_runs(runs: Path, data: str, label: str, names: list[str], seed: int, th
         run = folder_of(runs, name)
         if not (run / ROWS).is_file():
             say(name)
-            own = replace(config, **RUNS[name])
+            own = replace(config, bfloat16=bfloat16, **RUNS[name])
             if not (run / CHECKPOINT).is_file():
                 train_network(
                     own,
@@ -138,6 +140,7 @@ def make_runs(runs: Path, data: str, label: str, names: list[str], seed: int, th
 def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run: accuracy, cycles and storage of every assignment that it trained for."""
     loaded = load_checkpoint(run / CHECKPOINT)
+    precision = ", bfloat16" if loaded.config["bfloat16"] else ""
     training = {"training": json.dumps(loaded.config, sort_keys=True)}
     for bits, model in deployable(loaded.model).items():
         several = len(deployable(loaded.model)) > 1
@@ -162,7 +165,7 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
                 "method": name.partition(" ")[0] if name.startswith("lsq") else name,
                 "network": loaded.architecture,
                 "seed": loaded.config["seed"],
-                "epochs": f"{loaded.config['float_epochs']} float + {loaded.config['joint_epochs']} joint",
+                "epochs": f"{loaded.config['float_epochs']} float + {loaded.config['joint_epochs']} joint{precision}",
                 "assignment": assignment.name,
                 "accuracy": round(accuracy, 2),
                 "average_weight_bits": round(assignment.average_weight_bits, 3),
@@ -273,6 +276,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(RUNS), metavar="NAME", help="make only this; repeat")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--bfloat16", action="store_true", help="train jointly with convolutions in bfloat16")
     parser.add_argument("--compared", type=int, default=1000, help="images compared code by code (default %(default)s)")
     parser.add_argument(
         "--json", type=Path, default=TABLE, metavar="FILE", help="default benchmarks/training_table.json"
@@ -282,7 +286,16 @@ def main() -> None:
         names = options.only or list(RUNS)
         label = options.label or Path(options.data).name
         torch.set_num_threads(options.threads)
-        make_runs(options.runs[-1], options.data, label, names, options.seed, options.threads, options.compared)
+        make_runs(
+            options.runs[-1],
+            options.data,
+            label,
+            names,
+            options.seed,
+            options.threads,
+            options.compared,
+            options.bfloat16,
+        )
     rows = [row for runs in options.runs for row in table_rows(runs)]
     if options.json.is_file():
         mine = {row["data"] for row in rows}

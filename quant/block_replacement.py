@@ -63,7 +63,7 @@ class FloatPartner(nn.Module):
             wiring = self.model.wiring[name]
             source = values[wiring.input].code
             assert source is not None
-            skip = None if wiring.skip is None else values[wiring.skip].skip
+            skip = None if wiring.skip is None else values[wiring.skip].real_skip
             result = _float_output(self.model.layer(name), source, skip)
             values[name] = StoredTensor(result, result)
         logits = values[names[-1]].code

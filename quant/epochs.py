@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE
-from quant import data, distributed
+from quant import data, distributed, fused
 from quant.block_replacement import BlockReplacement
 from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
 from quant.methods import Start
@@ -181,7 +181,6 @@ class JointTraining:
         if model.method != config.method:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
         generator = torch.Generator().manual_seed(config.seed + 1)
-        model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
         distributed.synchronise(model)
         # Before the scales are fitted the model still is the float network.
         method = find_method(config.method)
@@ -198,6 +197,7 @@ class JointTraining:
         if config.block_replacement > 0:
             pass_loss = BlockReplacement(model, config.block_replacement, generator)
         initialise_scales(model, images[:512])
+        model.fused = config.channels_last and fused.available()
         distillation = None
         if config.self_distillation > 0:
             classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]

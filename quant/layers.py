@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim import spec
-from hwsim.network import ROUND
-from quant import functional
+from hwsim.network import FLOOR, ROUND
+from quant import functional, fused
 
 LOGIT_SCALE = 2.0**-10
 """Real value of one step of the int32 logits."""
@@ -25,10 +25,26 @@ LOGIT_SCALE = 2.0**-10
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """The stored forms of one tensor, as real values or as integers; None where the form does not exist."""
+    """The stored forms of one tensor, as real values or as integers; None where the form does not exist.
+
+    Parameters
+    ----------
+    code, skip : Tensor or None
+    skip_scale : Tensor or None
+        Where the skip code is an integer although the code is a real value (``quant.fused``, in bfloat16, which holds
+        every skip code but not its real value exactly): what it is to be multiplied by, without a gradient.
+    """
 
     code: Tensor | None = None
     skip: Tensor | None = None
+    skip_scale: Tensor | None = None
+
+    @property
+    def real_skip(self) -> Tensor | None:
+        """The real value of the skip code."""
+        if self.skip is None or self.skip_scale is None:
+            return self.skip
+        return self.skip.to(self.skip_scale.dtype) * self.skip_scale
 
 
 class SwitchableBatchNorm(nn.Module):
@@ -168,6 +184,13 @@ class OutputQuantizer(nn.Module):
             code = self.code(values if skip is None else skip, code_bits)
         return StoredTensor(code, skip)
 
+    def quantizers(self, code_bits: int | None) -> tuple[fused.Quantizer | None, fused.Quantizer | None]:
+        """Return the quantizers of the skip code and of the code at ``code_bits``."""
+        skip, code = self.skip, None
+        if self.code is not None and code_bits is not None:
+            code = fused.Quantizer(scale=self.code.scale(code_bits), low=0, high=spec.unsigned_high(code_bits))
+        return None if skip is None else fused.Quantizer(scale=skip.scale, low=skip.low, high=skip.high), code
+
     def codes(self, values: Tensor, code_bits: int | None) -> StoredTensor:
         """Return the stored forms of ``values`` as integers in float tensors."""
         skip = None if self.skip is None else self.skip.codes(values)
@@ -295,11 +318,19 @@ class QuantWeightLayer(nn.Module):
                 "quant.hot_swap.at_width(model, bits)"
             )
 
-    def quantized_weight(self, bits: int) -> Tensor:
-        """Return the real weights at ``bits`` bits, differentiable, blended where widths are searched."""
-        weight = self.quantized_at(bits)
+    def quantized_weight(self, bits: int, fused_kernels: bool = False) -> Tensor:
+        """Return the real weights at ``bits`` bits, differentiable, blended where widths are searched.
+
+        With ``fused_kernels`` by those of ``quant.fused`` where they can, in bfloat16 under autocast.
+        """
         if self.blend is None:
-            return weight
+            if fused_kernels and self.reconstruction is None and bits > 1 and self.switch_rule in (ROUND, FLOOR):
+                dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+                return fused.double_rounding(
+                    self.weight, self.weight_scale, self.stored_bits, bits, self.switch_rule, dtype
+                )
+            return self.quantized_at(bits)
+        weight = self.quantized_at(bits)
         factor, other_bits, other_factor = self.blend
         return factor * weight + other_factor * self.quantized_at(other_bits)
 
@@ -324,8 +355,12 @@ class QuantWeightLayer(nn.Module):
             Skip codes times scale of the tensor that is added.
         weight_bits : int
         """
+        return self.finished(self.operation(values, self.quantized_weight(weight_bits), self.bias), skip, weight_bits)
+
+    def finished(self, products: Tensor, skip: Tensor | None, weight_bits: int) -> Tensor:
+        """Return the real output from the bare convolution or matrix product."""
         # Under autocast the products are narrow; everything that follows is not.
-        result = self.operation(values, self.quantized_weight(weight_bits), self.bias).to(self.weight.dtype)
+        result = products.to(self.weight.dtype)
         if self.batch_norm is not None:
             result = self.batch_norm(result, weight_bits)
         if skip is not None:
@@ -336,6 +371,41 @@ class QuantWeightLayer(nn.Module):
     def forward(self, values: Tensor, skip: Tensor | None, weight_bits: int, code_bits: int | None) -> StoredTensor:
         """Return the stored forms of the output as real values; logits on their grid as ``code``."""
         return self.store(self.real_output(values, skip, weight_bits), code_bits)
+
+    def forward_fused(
+        self,
+        values: Tensor,
+        skip: StoredTensor | None,
+        weight_bits: int,
+        code_bits: int | None,
+        narrow: bool,
+        narrow_code: bool,
+    ) -> StoredTensor:
+        """Return the stored forms of the output while training, by few walks through memory, see ``quant.fused``.
+
+        Parameters
+        ----------
+        skip : StoredTensor or None
+            The tensor that is added.
+        narrow, narrow_code : bool
+            Whether skip codes, and codes times scale, are kept in bfloat16.
+        """
+        result = self.operation(values, self.quantized_weight(weight_bits, fused_kernels=True), self.bias)
+        if self.output is None or self.batch_norm is None or not fused.supports(result):
+            added = None if skip is None else skip.real_skip
+            return self.store(self.finished(result, added, weight_bits), code_bits)
+        norm = self.batch_norm.set_at(weight_bits)
+        skips, codes = self.output.quantizers(code_bits)
+        code, stored = fused.normalise_and_store(
+            result,
+            norm,
+            None if skip is None or skip.skip is None else fused.Skip(skip.skip, skip.skip_scale),
+            skips,
+            codes,
+            skip_dtype=torch.bfloat16 if narrow else torch.float32,
+            code_dtype=torch.bfloat16 if narrow_code else torch.float32,
+        )
+        return StoredTensor(code, stored, skips.scale.detach() if narrow and skips is not None else None)
 
     def store(self, real: Tensor, code_bits: int | None) -> StoredTensor:
         """Return the stored forms of a real output; logits on their grid as ``code``."""

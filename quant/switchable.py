@@ -15,6 +15,7 @@ from hwsim.precision import WidthSet, check_bits
 from quant.layers import (
     LOGIT_SCALE,
     QuantAveragePool2d,
+    QuantConv2d,
     QuantMaxPool2d,
     QuantWeightLayer,
     StoredTensor,
@@ -60,6 +61,8 @@ class SwitchableNetwork(nn.Module):
         Name of the method it was prepared for, in ``quant.methods.METHODS``.
     learned : dict of str to Widths
         Widths that training found, by the name that their assignment gets in the network file.
+    fused : bool
+        Whether passes in training mode run the kernels of ``quant.fused`` where they can; False until training sets it.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class SwitchableNetwork(nn.Module):
         self.wiring = dict(wiring)
         self.method = ""
         self.learned: dict[str, Widths] = {}
+        self.fused = False
         # A module's name must hold no dot; the layer's own name does.
         self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         self._readers: dict[str, tuple[str, ...]] = {
@@ -137,6 +141,7 @@ class SwitchableNetwork(nn.Module):
             raise ValueError(f"images must have shape (n, {self._told_shape()}), not {tuple(images.shape)}")
         parameter = next(self.parameters())
         tensors = {} if stored is None else stored
+        fuses, narrow = self.fused and self.training and observe is None, torch.is_autocast_enabled("cpu")
         tensors[IMAGE] = StoredTensor(images.to(parameter.dtype) * IMAGE_SCALE)
         for name, layer in self.items():
             wiring = self.wiring[name]
@@ -146,10 +151,16 @@ class SwitchableNetwork(nn.Module):
                 tensors[name] = StoredTensor(layer(values))
                 continue
             code_bits = self.widths.code_bits.get(name)
+            if fuses and isinstance(layer, QuantWeightLayer):
+                added = None if wiring.skip is None else tensors[wiring.skip]
+                narrow_code = narrow and self._only_convolved(name)
+                weight_bits = self.widths.weight_bits[name]
+                tensors[name] = layer.forward_fused(values, added, weight_bits, code_bits, narrow, narrow_code)
+                continue
             if isinstance(layer, QuantAveragePool2d):
                 real = layer.real_output(values)
             else:
-                skip = None if wiring.skip is None else tensors[wiring.skip].skip
+                skip = None if wiring.skip is None else tensors[wiring.skip].real_skip
                 real = layer.real_output(values, skip, self.widths.weight_bits[name])
             if observe is not None:
                 observe(name, real)
@@ -160,6 +171,9 @@ class SwitchableNetwork(nn.Module):
         logits = tensors[self.names[-1]].code
         assert logits is not None
         return logits.flatten(1)
+
+    def _only_convolved(self, tensor: str) -> bool:
+        return all(isinstance(self.layer(reader), QuantConv2d) for reader in self.readers(tensor))
 
     def _told_shape(self) -> str:
         return ", ".join(str(size) for size in self.image_shape)

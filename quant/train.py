@@ -20,6 +20,7 @@ from quant.convert import prepare
 from quant.data_sets import load_split
 from quant.epochs import FloatTraining, JointTraining
 from quant.epochs import cosine as cosine
+from quant.memory import keep_freed_memory
 from quant.progress import Progress
 from quant.run_directory import FloatRun, RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
@@ -190,6 +191,7 @@ def train_float(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

