@@ -106,12 +106,14 @@ class ActivationStreamer(wiring.Component):
         layer = self.layer
         address_bits = machine.unit_address_bits
 
-        # Where a strip starts, where it is and what comes next: output column, input column and row, their addresses.
+        # Where a strip starts, where it is and what comes next: output column, input column and row, the row after it,
+        # their addresses.
         shapes = {
             "columns_left": SIZE_BITS,
             "row_ends": 1,
             "x": SIZE_BITS + 1,
             "y": SIZE_BITS + 1,
+            "next_y": SIZE_BITS + 1,
             "row_address": address_bits,
             "address": address_bits,
         }
@@ -161,7 +163,8 @@ class ActivationStreamer(wiring.Component):
             after["columns_left"].eq(Mux(row_ends, layer.output_width, current["columns_left"] - 1)),
             after["row_ends"].eq(Mux(row_ends, row_is_pixel, current["columns_left"] == 2)),
             after["x"].eq(Mux(row_ends, 0, current["x"] + layer.stride)),
-            after["y"].eq(current["y"] + Mux(row_ends, layer.stride, 0)),
+            after["y"].eq(Mux(row_ends, current["next_y"], current["y"])),
+            after["next_y"].eq(Mux(row_ends, current["next_y"] + layer.stride, current["next_y"])),
             after["row_address"].eq(Mux(row_ends, next_address, current["row_address"])),
             after["address"].eq(next_address),
         ]
@@ -171,6 +174,7 @@ class ActivationStreamer(wiring.Component):
             "row_ends": row_is_pixel,
             "x": 0,
             "y": 0,
+            "next_y": layer.stride,
             "row_address": layer.input_start,
             "address": layer.input_start,
         }

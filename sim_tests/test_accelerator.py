@@ -249,8 +249,8 @@ MUTATIONS = {
     ),
     "row stride": (
         ActivationStreamer,
-        'after["y"].eq(current["y"] + Mux(row_ends, layer.stride, 0))',
-        'after["y"].eq(current["y"] + Mux(row_ends, choose(10, layer.stride, 1), 0))',
+        'current["next_y"] + layer.stride',
+        'current["next_y"] + choose(10, layer.stride, 1)',
     ),
     "carry between the groups of a slot": (MaxPool, "top | (same & bottom)", "top | (same & choose(11, bottom, 0))"),
     "first tap of a pooling window": (MaxPool, "Mux(first, 0, held)", "Mux(choose(12, first, 0), 0, held)"),

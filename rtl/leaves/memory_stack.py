@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.delay import delay
 
-GATHERED_SEGMENTS = 4
+GATHERED_SEGMENTS = 2
 """Segments between whose outputs and a register there are gates, where a stack has such registers."""
 
 
