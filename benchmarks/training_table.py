@@ -97,6 +97,11 @@ def folder_of(runs: Path, name: str) -> Path:
     return runs / name.replace(", ", "-").replace(" ", "-")
 
 
+def shipped_name(data: str, run: Path, file: str) -> str:
+    """Return the name that a run's network file has in sim_tests/networks."""
+    return f"{data}-{run.name}-{file}".replace("-network", "")
+
+
 def say(text: str) -> None:
     """Print with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -238,7 +243,7 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
         file = folder_of(runs, name) / ROWS
         for row in json.loads(file.read_text()) if file.is_file() else ():
             # Only files that are shipped are named.
-            shipped = f"{config['data']}-{file.parent.name}-{row['network_file']}"
+            shipped = shipped_name(config["data"], file.parent, row["network_file"])
             rows.append({**row, "network_file": shipped if (NETWORKS / shipped).is_file() else None})
     return [{**row, **about, "float_accuracy": compared} for row in rows]
 
