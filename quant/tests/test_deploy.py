@@ -6,12 +6,14 @@ import torch
 
 from hwsim import engine, spec
 from hwsim.assignments import mixed_assignments, uniform_assignments
+from hwsim.network import IMAGE, IMAGE_SCALE
 from hwsim.precision import WidthSet
 from hwsim.requantize import build_requantizers
 from hwsim.tests.mutation import mutant
-from quant import deploy
+from quant import deploy, functional
 from quant.deploy import deployed_forward, training_forward_codes
 from quant.export import export_network
+from quant.layers import LOGIT_SCALE, QuantAveragePool2d
 from quant.switchable import set_width
 from quant.tests.conftest import small_network
 
@@ -84,6 +86,69 @@ def test_requantize_twin_equals_spec():
     assert len(seen) > 50
 
 
+@torch.no_grad()
+def codes_from(model, assignment, stored, images):
+    """Return what the float32 training-time forward stores of every layer if what the layer reads is ``stored``."""
+
+    def real(tensor, form, output):
+        codes = torch.from_numpy(stored[tensor, form]).to(torch.float32)
+        scale = output.skip.scale if form == "skip" else output.code.scale(model.widths.code_bits[tensor])
+        return codes * scale
+
+    found = {}
+    set_width(model, assignment).eval()
+    for name, layer in model.items():
+        wiring = model.wiring[name]
+        if wiring.input == IMAGE:
+            values = torch.from_numpy(images).to(torch.float32) * IMAGE_SCALE
+        else:
+            values = real(wiring.input, "code", model.layer(wiring.input).output)
+        if isinstance(layer, QuantAveragePool2d):
+            result = layer.real_output(values)
+        else:
+            skip = None if wiring.skip is None else real(wiring.skip, "skip", model.layer(wiring.skip).output)
+            result = layer.real_output(values, skip, model.widths.weight_bits[name])
+        if layer.output is None:
+            found[name, "logits"] = functional.round_half_up(result / LOGIT_SCALE)
+        else:
+            codes = layer.output.codes(result, model.widths.code_bits.get(name))
+            found |= {
+                (name, form): one for form, one in (("skip", codes.skip), ("code", codes.code)) if one is not None
+            }
+    return {key: one.numpy().astype(np.int64) for key, one in found.items()}
+
+
+def local_displacements(module, model, images):
+    """Return (largest difference, differing, compared) to the deployed codes, each layer reading the deployed ones."""
+    network = export_network(model)
+    largest = differing = compared = 0
+    for assignment in assignments(network):
+        tables = build_requantizers(network, assignment)
+        deployed = module.deployed_forward(model, assignment, tables, images)
+        found = codes_from(model, assignment, deployed, images)
+        assert set(found) == set(deployed)
+        for key, values in deployed.items():
+            displaced = np.abs(found[key] - values)
+            largest = max(largest, int(displaced.max()))
+            differing, compared = differing + int((displaced > 0).sum()), compared + values.size
+    return largest, differing, compared
+
+
+def test_a_layer_in_training_stores_the_deployed_codes_but_for_ties(trained, images):
+    largest, differing, compared = local_displacements(deploy, trained, images)
+    # A real value at a tie, which float32 rounds the other way.
+    assert largest <= 1
+    assert differing <= compared / 1000 and compared > 15_000
+
+
+def test_a_rounding_that_training_does_not_have_is_caught(trained_8642, images):
+    moved = mutant("quant.deploy", ("(scaled >> table(requantizer.shift))", "(scaled >> table(requantizer.shift)) + 2"))
+    assert local_displacements(moved, trained_8642, images)[0] > 1
+    floors = ("return (scaled >>", "return ((scaled - (1 << (table(requantizer.shift) - 1))) >>")
+    _, differing, compared = local_displacements(mutant("quant.deploy", floors), trained_8642, images)
+    assert differing > compared / 1000
+
+
 def test_training_forward_stores_nearly_the_deployed_codes(trained, images):
     network = export_network(trained)
     for assignment in assignments(network):
@@ -94,9 +159,8 @@ def test_training_forward_stores_nearly_the_deployed_codes(trained, images):
         for key, values in deployed.items():
             displaced = np.abs(trained_codes[key].astype(np.int64) - values)
             assert trained_codes[key].dtype == values.dtype
-            # A code that float32 rounds the other way is one step off, and moves what it feeds: a step of a narrow
-            # code is several of a wide one.
-            assert displaced.max() <= (64 if key[1] == "logits" else 8), (assignment.name, key)
+            # From layer to layer a code at a tie moves others: how far depends on the weights that read it, and a step
+            # of a narrow code is several of a wide one. Only the mean is bounded by what ties are rare.
             assert displaced.mean() <= (2 if key[1] == "logits" else 0.05), (assignment.name, key)
 
 
