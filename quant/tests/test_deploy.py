@@ -142,7 +142,9 @@ def test_a_layer_in_training_stores_the_deployed_codes_but_for_ties(trained, ima
 
 
 def test_a_rounding_that_training_does_not_have_is_caught(trained_8642, images):
-    moved = mutant("quant.deploy", ("(scaled >> table(requantizer.shift))", "(scaled >> table(requantizer.shift)) + 2"))
+    moved = mutant(
+        "quant.deploy", ("(scaled >> table(requantizer.shift))", "((scaled >> table(requantizer.shift)) + 2)")
+    )
     assert local_displacements(moved, trained_8642, images)[0] > 1
     floors = ("return (scaled >>", "return ((scaled - (1 << (table(requantizer.shift) - 1))) >>")
     _, differing, compared = local_displacements(mutant("quant.deploy", floors), trained_8642, images)
