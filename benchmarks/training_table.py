@@ -57,6 +57,7 @@ BATCH_IMAGES = 250
 ALL = CATALOG["8-6-4-2"]
 RUNS: dict[str, dict[str, Any]] = {
     "double-rounding": {},
+    "double-rounding, without ALRS": {"alrs_decay": 1.0},
     **{f"lsq {bits}": {"method": "lsq", "widths": WidthSet((bits,))} for bits in (2, 4, 8, 6)},
     "truncation-ready": {"method": "truncation-ready"},
     "any-precision": {"method": "any-precision"},

@@ -54,6 +54,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block-replacement", type=float, metavar="WEIGHT", help="guidance by the float network's blocks, from 0"
     )
+    parser.add_argument(
+        "--bfloat16", action="store_const", const=True, help="train with convolutions in bfloat16, where the CPU has it"
+    )
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

@@ -104,9 +104,12 @@ def _training_config(options: argparse.Namespace) -> Any:
         for name in (
             *("widths", "method", "seed", "float_epochs", "joint_epochs"),
             *("data", "data_path", "architecture", "self_distillation", "block_replacement", "budget_of", "budget"),
+            "bfloat16",
         )
         if getattr(options, name, None) is not None
     }
+    if "bfloat16" in chosen:
+        chosen["channels_last"] = True  # the convolutions that pay
     return replace(preset(chosen.get("data", DIGITS)), **chosen)
 
 

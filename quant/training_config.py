@@ -70,9 +70,11 @@ class TrainingConfig:
     compare_float : bool
         Whether the float network of the same total epochs is trained too.
     channels_last : bool
-        Whether training keeps images and weights with the channels innermost, which is faster for wide images.
+        Whether training keeps activations with the channels innermost, which is faster for wide images, and lets joint
+        training run the kernels of ``quant.fused``.
     bfloat16 : bool
-        Whether training convolves in bfloat16, sums in float32; weights, BatchNorm and quantizers stay float32.
+        Whether training convolves in bfloat16, sums in float32; weights, BatchNorm and quantizers stay float32. Codes
+        are those of the float32 quantizers. Evaluation and export are in float32 and in integers whatever it says.
     threads : int
         CPU threads of torch while training. One is fastest for networks this small and makes results repeatable.
 

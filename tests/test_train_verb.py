@@ -25,6 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_path: Path) -> None:
     words = "--data cifar10 --data-path x.tar.gz --method any-precision --widths 8,2 --self-distillation 0.7 --resume"
+    words += " --bfloat16"
     assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
     config = asked["config"]
     assert (config.architecture, config.data, config.data_path, config.flip) == (
@@ -34,6 +35,7 @@ def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_
         True,
     )
     assert (config.method, config.widths.widths, config.self_distillation) == ("any-precision", (8, 2), 0.7)
+    assert config.bfloat16 and config.channels_last
     assert asked["resume"] and asked["run_directory"] == tmp_path
 
 
