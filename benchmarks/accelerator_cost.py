@@ -19,8 +19,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from amaranth.back import verilog
-
 from hwsim.assignments import uniform_assignments
 from hwsim.machine import DATAPATHS, Machine
 from hwsim.precision import CATALOG
@@ -29,9 +27,10 @@ from hwsim.random_network import resnet20
 from hwsim.whole_file import write_json
 from rtl import synthesis
 from rtl.accelerator import Accelerator
+from rtl.conversion import to_verilog
 from rtl.targets import ECP5
 
-TOP = "accelerator"
+TOP = "top"
 TARGET_MHZ = 150
 """nextpnr works towards this clock; what it reaches is reported."""
 
@@ -113,7 +112,7 @@ def main() -> None:
         datapath=options.datapath,
     )
     machine = fit_machine(network, uniform_assignments(network), sized)
-    text = verilog.convert(Accelerator(machine), platform=ECP5, name=TOP, emit_src=False, strip_internal_attrs=True)
+    text = to_verilog(Accelerator(machine), TOP, target=ECP5)
     print("synthesis ...", file=sys.stderr, flush=True)
     netlist = synthesis.synthesize(text, TOP, options.build, dsp=True)
     costs = {}
