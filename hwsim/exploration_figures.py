@@ -61,7 +61,7 @@ def draw_front(axes: Axes, points: Sequence[Point], assignment: str, device: Dev
     if placed:
         axes.scatter(
             [100 * point.area.share(device) for point in placed], [point.images_per_s(assignment) for point in placed],
-            s=42, facecolors="none", edgecolors=INK, linewidths=1.1, label="really placed and routed",
+            s=130, facecolors="none", edgecolors=INK, linewidths=1.1, zorder=6, label="really placed and routed",
         )  # fmt: skip
     if chosen is not None:
         axes.scatter(
@@ -137,12 +137,13 @@ def model_figure(model: AreaModel) -> Figure:
             axes.scatter(
                 measured[chosen], said[chosen], s=26, color=style["color"], marker=style["marker"], label=style["told"]
             )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_locator(NullLocator())
+        if ends[1] > 5 * ends[0]:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:,g}")
+                axis.set_minor_locator(NullLocator())
         told = (
             f"{100 * fit.mean_error:.0f} % off, {100 * fit.largest_error:.0f} % at most"
             if fit.errors
