@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 from dataclasses import replace
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from hwsim.network import FLOOR, ROUND
+from hwsim.whole_file import write_json
 from quant.convert import prepare
 from quant.data import load_digits_split
 from quant.epochs import FloatTraining, JointTraining
@@ -122,7 +122,6 @@ def table(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write(path: Path, done: list[dict[str, Any]]) -> None:
     """Write the runs and the table; the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     content = {
         "data": "digits, 2 folds",
         "float_epochs": EPOCHS,
@@ -130,8 +129,7 @@ def write(path: Path, done: list[dict[str, Any]]) -> None:
         "rows": table(done),
         "runs": done,
     }
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    write_json(path, content)
 
 
 if __name__ == "__main__":

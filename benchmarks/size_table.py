@@ -13,7 +13,6 @@ import argparse
 import datetime
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,20 +27,13 @@ from hwsim.machine import Machine
 from hwsim.precision import CATALOG
 from hwsim.program import fit_machine
 from hwsim.random_network import resnet20
+from hwsim.whole_file import write_json
 from rtl import placement, synthesis
 
 ASSIGNMENTS = "W8A8,W4A4,W2A2"
 RESIDENT = "W8A8,W2A2"
 SIZES = {"planes": "4x4,8x8,16x8,32x8,32x16", "dsp": "4x8,8x8,8x16"}
 """Datapath -> lanes x columns."""
-
-
-def write_whole(path: Path, report: Any) -> None:
-    """Write JSON to a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(unfinished, path)
 
 
 def placed(machine: Machine, folder: Path, *, seed: int) -> dict[str, Any]:
@@ -52,7 +44,7 @@ def placed(machine: Machine, folder: Path, *, seed: int) -> dict[str, Any]:
     path = folder / "placement.json"
     if not path.exists():
         start = time.perf_counter()
-        write_whole(path, placement.place(machine, folder, seed=seed))
+        write_json(path, placement.place(machine, folder, seed=seed))
         progress(f"  synthesized, placed and routed in {time.perf_counter() - start:.0f} s")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
@@ -128,7 +120,7 @@ def main() -> None:
                 "resident": RESIDENT,
                 "rows": rows,
             }
-            write_whole(options.json, report)
+            write_json(options.json, report)
     if rows:
         print(table(rows))
     if options.placements and placements:

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.ablation import EPOCHS, FOLDS, float_network, run
+from hwsim.whole_file import write_json
 from quant.training_config import TrainingConfig
-from quant.training_state import write_atomically
 
 PRECISIONS = {"float32": False, "bfloat16": True}
 
@@ -57,7 +57,7 @@ def main() -> None:
                     "rows": rows,
                     "runs": done,
                 }
-                write_atomically(options.json, (json.dumps(content, indent=1) + "\n").encode())
+                write_json(options.json, content)
     for precision in PRECISIONS:
         cells = (f"{name} {row['mean']:.2f} +- {row['deviation']:.2f}" for name, row in table(done, precision).items())
         print(f"{precision:9} " + "  ".join(cells))

@@ -8,7 +8,6 @@ against the float step of the same kind.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from hwsim.precision import WidthSet
+from hwsim.whole_file import write_json
 from quant import models
 from quant.convert import prepare
 from quant.epochs import FloatTraining, JointTraining
@@ -105,9 +105,7 @@ def main() -> None:
             "batch": options.batch, "threads": options.threads, "cpu_time": options.cpu_time, "host": host,
             "rows": rows,
         }  # fmt: skip
-        temporary = options.json.with_name(f".{options.json.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(options.json)
+        write_json(options.json, content)
 
 
 if __name__ == "__main__":

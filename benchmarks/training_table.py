@@ -37,6 +37,7 @@ from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import build, fit_machine
 from hwsim.requantize import build_requantizers
 from hwsim.timing import image_timing
+from hwsim.whole_file import write_json, written_whole
 from quant.checkpoint import load_checkpoint
 from quant.data import Split
 from quant.data_sets import load_split
@@ -86,9 +87,8 @@ def load_images(folder: Path, data: str, config: TrainingConfig) -> Split:
     cache = folder / "images.npz"
     if not cache.is_file():
         split = load_split(replace(config, data_path=data), progress=True)
-        temporary = folder / f".images.{os.getpid()}.npz"
-        np.savez(temporary, **{name: getattr(split, name) for name in Split.__dataclass_fields__})
-        temporary.replace(cache)
+        with written_whole(cache) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: getattr(split, name) for name in Split.__dataclass_fields__})
     with np.load(cache) as file:
         return Split(**{name: file[name] for name in Split.__dataclass_fields__})
 
@@ -115,7 +115,7 @@ def make_runs(
     runs.mkdir(parents=True, exist_ok=True)
     config = base_config(data, seed, threads)
     hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
-    write(runs / ABOUT, {"data": label, "hardware": hardware})
+    write_json(runs / ABOUT, {"data": label, "hardware": hardware})
     split = load_images(runs, data, config)
     float_run = runs / FLOAT_RUN
     # The float run has its own entry, which differs from that of the runs that start from it.
@@ -137,7 +137,7 @@ def make_runs(
                     split=split,
                 )
             say(f"{name}: the integer model")
-            write(run / ROWS, list(measured(run, name, split, compared)))
+            write_json(run / ROWS, list(measured(run, name, split, compared)))
         if index == 0:
             say("float network to compare with")
             train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
@@ -249,14 +249,6 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     return [{**row, **about, "float_accuracy": compared} for row in rows]
 
 
-def write(path: Path, content: object) -> None:
-    """Write JSON under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
-
-
 def told(rows: list[dict[str, Any]]) -> str:
     """Return the table as text, accuracies in percent."""
     lines = []
@@ -306,7 +298,7 @@ def main() -> None:
     if options.json.is_file():
         mine = {row["data"] for row in rows}
         rows = [row for row in json.loads(options.json.read_text())["rows"] if row["data"] not in mine] + rows
-    write(options.json, {"rows": rows})
+    write_json(options.json, {"rows": rows})
     print(told(rows))
 
 

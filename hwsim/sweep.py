@@ -9,11 +9,12 @@ import ast
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from hwsim.whole_file import write_bytes
 
 CHUNK = 8
 """Calls that a worker is given at a time, unless told: they share what the function carries with it."""
@@ -152,6 +153,4 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, result: Any) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result))
-    os.replace(temporary, path)
+    write_bytes(path, json.dumps(result).encode())

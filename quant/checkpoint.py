@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hwsim import spec
+from hwsim.whole_file import write_bytes
 from quant import models
 from quant.convert import prepare
 from quant.methods import DOUBLE_ROUNDING
@@ -80,13 +80,7 @@ def save_checkpoint(
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(state, {"bitswitch": json.dumps(metadata, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpoint:

@@ -16,8 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
+from hwsim.whole_file import write_bytes
 from quant.training_config import TrainingConfig
-from quant.training_state import load_state, save_state, write_atomically
+from quant.training_state import load_state, save_state
 
 CONFIG, METRICS_CSV, METRICS_JSON = "config.json", "metrics.csv", "metrics.json"
 CURVES, STATE = "curves.png", "training_state.safetensors"
@@ -56,7 +57,7 @@ class RunDirectory:
                 self._stages.setdefault(stage, {})[name] = tensor
         self.writes = writes
         if writes:
-            write_atomically(self.path / CONFIG, _json(config.to_json()))
+            write_bytes(self.path / CONFIG, _json(config.to_json()))
 
     def epochs_done(self, stage: str) -> int:
         """Return how many epochs of a stage are complete."""
@@ -90,8 +91,8 @@ class RunDirectory:
             return
         tensors = {f"{name}/{key}": value for name, one in self._stages.items() for key, value in one.items()}
         save_state(self.path / STATE, tensors, {"config": self.config.to_json(), "rows": self.rows})
-        write_atomically(self.path / METRICS_JSON, _json(self.rows))
-        write_atomically(self.path / METRICS_CSV, self._csv())
+        write_bytes(self.path / METRICS_JSON, _json(self.rows))
+        write_bytes(self.path / METRICS_CSV, self._csv())
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row["accuracies"]))
@@ -128,7 +129,7 @@ class RunDirectory:
             axes.legend(fontsize=7)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=150)
-        write_atomically(self.path / CURVES, picture.getvalue())
+        write_bytes(self.path / CURVES, picture.getvalue())
         return self.path / CURVES
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from hwsim.whole_file import write_bytes
 
 STATE_FORMAT = "bitswitch training state"
 STATE_VERSION = 1
@@ -55,7 +56,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, 
     """
     metadata = {"format": STATE_FORMAT, "version": STATE_VERSION, **content}
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, {"bitswitch": json.dumps(metadata, sort_keys=True)}))
+    write_bytes(path, save(plain, {"bitswitch": json.dumps(metadata, sort_keys=True)}))
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -76,14 +77,3 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         told = f"{content.get('format')} of version {content.get('version')}"
         raise ValueError(f"{path} must be a {STATE_FORMAT} of version {STATE_VERSION}, not {told}")
     return tensors, content
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; make its folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

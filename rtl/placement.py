@@ -6,13 +6,13 @@ import datetime
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hwsim import machine as machine_module
 from hwsim.machine import Machine
+from hwsim.whole_file import write_json
 from rtl import synthesis
 from rtl.targets import ECP5
 from rtl.verilog import accelerator_verilog
@@ -106,9 +106,7 @@ def record(path: Path, measured: Sequence[Mapping[str, Any]]) -> tuple[int, int]
     old = json.loads(path.read_text())["rows"] if path.exists() else []
     new = {_what(row) for row in measured}
     kept = [row for row in old if _what(row) not in new and is_current(row)]
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps({"rows": [*kept, *measured]}, indent=1) + "\n")
-    os.replace(unfinished, path)
+    write_json(path, {"rows": [*kept, *measured]})
     return len(kept) + len(measured), len(old) - len(kept)
 
 

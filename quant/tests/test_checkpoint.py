@@ -52,10 +52,10 @@ def test_nothing_is_left_when_writing_fails(model, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"before")
 
-    def fail(self, target):
+    def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(type(path), "replace", fail)
+    monkeypatch.setattr("hwsim.whole_file.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(model, path, architecture="digits")
     assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"] and path.read_bytes() == b"before"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.machine import Machine
+from hwsim.whole_file import write_json
 from rtl import synthesis
 from rtl.accelerator import check_multipliers
 from rtl.board.boards import Board
@@ -146,8 +146,7 @@ def build(
         fmax_mhz=clocks[-1],
         seconds=seconds,
     )
-    (folder / "description.unfinished").write_text(json.dumps(made.to_json(), indent=2) + "\n")
-    os.replace(folder / "description.unfinished", made.path.with_suffix(".json"))
+    write_json(made.path.with_suffix(".json"), made.to_json())
     os.replace(folder / "bitstream.unfinished", made.path)
     return made
 
