@@ -36,10 +36,14 @@ SIZES = {"planes": "4x4,8x8,16x8,32x8,32x16", "dsp": "4x8,8x8,8x16"}
 """Datapath -> lanes x columns."""
 
 
-def placed(machine: Machine, folder: Path, *, seed: int) -> dict[str, Any]:
-    """Return what ``placement.place`` tells of a machine, from ``folder`` if it is there already."""
-    tools = synthesis.tool_versions()
-    key = hashlib.sha256(json.dumps([placement.verilog_of(machine), tools, seed]).encode()).hexdigest()[:16]
+def placed(machine: Machine, folder: Path, *, seed: int, known: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return what ``placement.place`` tells of a machine, from ``known`` rows or from ``folder`` if it is there."""
+    tools, text = synthesis.tool_versions(), placement.verilog_of(machine)
+    mine = {"verilog_sha256": hashlib.sha256(text.encode()).hexdigest(), "tools": tools, "seed": seed}
+    for row in known:
+        if mine.items() <= row.items():
+            return row
+    key = hashlib.sha256(json.dumps([text, tools, seed]).encode()).hexdigest()[:16]
     folder = folder / f"{machine.datapath}_{machine.lanes}x{machine.columns}_{key}"
     path = folder / "placement.json"
     if not path.exists():
@@ -79,18 +83,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the placer (default %(default)s)")
     parser.add_argument("--build", type=Path, default=Path("build/size_table"), help="where the tools work")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--placements", type=Path, metavar="FILE", help="add the machines to what models are fitted to")
+    parser.add_argument(
+        "--placements",
+        type=Path,
+        metavar="FILE",
+        help="what models are fitted to: machines in it are not placed again, and the others are added",
+    )
     options = parser.parse_args()
     widths = CATALOG["8-6-4-2"]
     network = resnet20(1, widths)
     assignments = select_assignments(network, ASSIGNMENTS)
     resident = select_assignments(network, RESIDENT)
     rows, placements = [], []
+    known = options.placements and options.placements.exists() and json.loads(options.placements.read_text())["rows"]
     for datapath, size in ((path, size) for path in SIZES for size in getattr(options, path).split(",") if size):
         lanes, columns = map(int, size.split("x"))
         machine = fit_machine(network, resident, Machine.sized(widths, widths, lanes, columns, datapath=datapath))
         progress(f"{datapath} {size}:")
-        found = placed(machine, options.build, seed=options.seed)
+        found = placed(machine, options.build, seed=options.seed, known=known or ())
         placements.append(found)
         if found["why_not"]:
             progress(f"  {found['why_not']}")
