@@ -39,7 +39,7 @@ SIZES = {"planes": "4x4,8x8,16x8,32x8,32x16", "dsp": "4x8,8x8,8x16"}
 def placed(machine: Machine, folder: Path, *, seed: int, known: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return what ``placement.place`` tells of a machine, from ``known`` rows or from ``folder`` if it is there."""
     tools, text = synthesis.tool_versions(), placement.verilog_of(machine)
-    mine = {"verilog_sha256": hashlib.sha256(text.encode()).hexdigest(), "tools": tools, "seed": seed}
+    mine = {"verilog_sha256": placement.verilog_digest(text), "tools": tools, "seed": seed}
     for row in known:
         if mine.items() <= row.items():
             return row

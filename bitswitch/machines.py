@@ -12,7 +12,6 @@ _SIZES = ("requantizers", "strip_pixels", "datapath")
 
 def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths: Any) -> Any:
     """Return the machine of --lanes and --columns; its narrower parts are as wide as these two allow."""
-
     from hwsim.machine import Machine
     from hwsim.precision import CATALOG
 
@@ -27,7 +26,7 @@ def _machine(options: argparse.Namespace, weight_widths: Any, activation_widths:
 
 
 def design_of(options: argparse.Namespace, names: str | None) -> tuple[Any, Any, Any]:
-    """Return the machine of ``_add_design``, the network it is for, and its assignments; None and none without.
+    """Return the machine of ``add_design``, the network it is for, and its assignments; None and none without.
 
     ``names`` are those of the assignments; all standard ones for ``"standard"``, the uniform ones for None.
     """

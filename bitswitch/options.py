@@ -79,7 +79,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 
 
 def add_design(parser: argparse.ArgumentParser) -> None:
-    """Add what ``_design`` makes a machine of."""
+    """Add what ``design_of`` makes a machine of."""
     parser.add_argument("--weight-bits", type=_widths, metavar="B,B,...", help="widths of weights (default 8,6,4,2)")
     parser.add_argument("--activation-bits", type=_widths, metavar="B,B,...", help="widths of activations")
     parser.add_argument("--bits", type=_widths, metavar="B,B,...", help="both of them")

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hwsim.whole_file import write_bytes
+from hwsim.whole_file import written_whole
 
 CHUNK = 8
 """Calls that a worker is given at a time, unless told: they share what the function carries with it."""
@@ -153,4 +153,5 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, result: Any) -> None:
-    write_bytes(path, json.dumps(result).encode())
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(result))

