@@ -7,7 +7,8 @@ tensor of the first ones is compared with the deployed PyTorch forward, and a si
     python benchmarks/training_table.py --runs FOLDER --data ARCHIVE --run     makes what is missing, one after another
     python benchmarks/training_table.py --runs FOLDER                          writes the table of what is there
 
-A run that was interrupted goes on from its last epoch. ``--data`` is a folder or tar archive of images by class, or
+A run that was interrupted goes on from its last epoch. Once the first float network is there, several processes can
+make different runs in one folder (``--only``). ``--data`` is a folder or tar archive of images by class, or
 ``digits``; decoded images are kept in FOLDER. Rows of data that no given folder holds stay in the table as they are.
 """
 
@@ -70,6 +71,9 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 """Name of a run -> what its configuration has other than the first; in the order in which they are made."""
 
+LONGER_FLOAT = "float, all epochs"
+"""Name of the run of the float network that the others are compared with."""
+
 
 def base_config(data: str, seed: int, threads: int) -> TrainingConfig:
     """Return the configuration that all runs on some data share."""
@@ -122,9 +126,12 @@ def make_runs(
     float_config = replace(config, compare_float=True)
     say("float network")
     train_float(float_config, float_run, (FLOAT,), split=split)
-    for index, name in enumerate(names):
+    for name in names:
         run = folder_of(runs, name)
-        if not (run / ROWS).is_file():
+        if name == LONGER_FLOAT:
+            say("float network to compare with")
+            train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
+        elif not (run / ROWS).is_file():
             say(name)
             own = replace(config, bfloat16=bfloat16, **RUNS[name])
             if not (run / CHECKPOINT).is_file():
@@ -138,9 +145,6 @@ def make_runs(
                 )
             say(f"{name}: the integer model")
             write_json(run / ROWS, list(measured(run, name, split, compared)))
-        if index == 0:
-            say("float network to compare with")
-            train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
 
 
 def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict[str, Any]]:
@@ -266,12 +270,13 @@ def told(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Make runs if asked, and write the table."""
+    names = [*list(RUNS)[:1], LONGER_FLOAT, *list(RUNS)[1:]]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, action="append", required=True, metavar="FOLDER", help="may come twice")
     parser.add_argument("--run", action="store_true", help="make the runs that are missing in the last folder")
     parser.add_argument("--data", default=DIGITS, help="digits, or a folder or archive of images by class")
     parser.add_argument("--label", help="what the table calls the data (default: as --data)")
-    parser.add_argument("--only", action="append", choices=list(RUNS), metavar="NAME", help="make only this; repeat")
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="make only this; repeat")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--bfloat16", action="store_true", help="train jointly with convolutions in bfloat16")
@@ -281,14 +286,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.run:
-        names = options.only or list(RUNS)
         label = options.label or Path(options.data).name
         torch.set_num_threads(options.threads)
         make_runs(
             options.runs[-1],
             options.data,
             label,
-            names,
+            options.only or names,
             options.seed,
             options.threads,
             options.compared,
