@@ -43,6 +43,8 @@ SIZE_BITS = 10
 KERNEL_BITS = 5
 """Bits of a kernel side, a stride and a padding: up to 31."""
 
+ACCUMULATOR_BITS_MOST = 32
+
 BYTE_BITS = 8
 BUNDLE_ROWS = 9
 """Block RAMs keep a ninth bit with every byte: eight weight rows have room for one more in theirs."""
@@ -224,7 +226,7 @@ class Machine:
             )
         _require_power_of_two("strip_pixels", self.strip_pixels, 4, 4096)
         _require_range("image_channels", self.image_channels, 1, 4)
-        _require_range("accumulator_bits", self.accumulator_bits, 12, 32)
+        _require_range("accumulator_bits", self.accumulator_bits, 12, ACCUMULATOR_BITS_MOST)
         if self.accumulator_bits <= self.sum_bits:
             terms = "products" if self.datapath == "dsp" else "lanes"
             raise ValueError(

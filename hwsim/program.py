@@ -28,8 +28,8 @@ from hwsim.layer_geometry import (
     window,
 )
 from hwsim.load_words import packet, split_words, weights_packet
-from hwsim.machine import KERNEL_BITS, LOAD_WORD_BITS, MEMORY_NAMES, SIZE_BITS, Machine
-from hwsim.network import IMAGE, Assignment, MaxPool2d, Network, WeightLayer
+from hwsim.machine import ACCUMULATOR_BITS_MOST, KERNEL_BITS, LOAD_WORD_BITS, MEMORY_NAMES, SIZE_BITS, Machine
+from hwsim.network import IMAGE, Assignment, Layer, MaxPool2d, Network, WeightLayer
 from hwsim.requantize import LayerRequantizers, build_requantizers, switched_weights
 from hwsim.table_layout import adds_skip, skip_table_entries, table_entries
 from hwsim.tensor_places import TensorPlace, place_tensors
@@ -322,8 +322,21 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
 
 
 def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
-    """Return ``machine`` with memories as deep as a network needs, and its image channels."""
-    machine = dataclasses.replace(machine, image_channels=min(4, network.image_shape[0]))
+    """Return ``machine`` with memories as deep as a network needs, its image channels, and accumulators wide enough.
+
+    Accumulators become wider if the network's weights need it and the machine may, never narrower.
+    """
+    reached_bits = [
+        spec.signed_bits(*accumulator_range(assignment, layer))
+        for assignment in assignments
+        for layer in network
+        if not isinstance(layer, MaxPool2d)
+    ]
+    machine = dataclasses.replace(
+        machine,
+        image_channels=min(4, network.image_shape[0]),
+        accumulator_bits=min(max(machine.accumulator_bits, *reached_bits), ACCUMULATOR_BITS_MOST),
+    )
     needs = requirements(network, machine, assignments)
     depths: dict[str, Any] = {name: max(2, need) for name, need in needs.items()}
     return dataclasses.replace(machine, **depths)
@@ -339,16 +352,13 @@ def _check_widths(machine: Machine, assignment: Assignment) -> None:
         if isinstance(layer, WeightLayer):
             if not network.is_pinned(layer):
                 machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
-            low, high = accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
             input_channels = layer_geometry(network, layer).input_channels
             if target_bits == 1 and input_channels != padded_channels(machine, network, layer):
                 raise ValueError(
                     f"{where}: bipolar weights need input channels in a multiple of {machine.channel_multiple}, "
                     f"not {input_channels}"
                 )
-        else:
-            geometry = layer_geometry(network, layer)
-            low, high = 0, geometry.taps * spec.unsigned_high(activation_bits)
+        low, high = accumulator_range(assignment, layer)
         needed_bits = spec.signed_bits(low, high)
         if needed_bits > machine.accumulator_bits:
             raise ValueError(
@@ -378,6 +388,14 @@ def _check_sizes(network: Network) -> None:
         for what, size in sizes.items():
             if size > limits[what]:
                 raise ValueError(f"layer {layer.name}: {what} must be at most {limits[what]}, not {size}")
+
+
+def accumulator_range(assignment: Assignment, layer: Layer) -> tuple[int, int]:
+    """Return (low, high) that no accumulator of a layer leaves; not of a ``MaxPool2d``, which has none."""
+    _, target_bits, activation_bits = layer_widths(assignment, layer)
+    if isinstance(layer, WeightLayer):
+        return accumulator_bound(switched_weights(layer, target_bits), target_bits, activation_bits)
+    return 0, layer_geometry(assignment.network, layer).taps * spec.unsigned_high(activation_bits)
 
 
 def accumulator_bound(weights: NDArray[np.int8], target_bits: int, activation_bits: int) -> tuple[int, int]:

@@ -340,10 +340,10 @@ def build_small(
     return build(network, fit_machine(network, [assignment], machine), [assignment])
 
 
-def build_in(**depths: int) -> object:
+def build_in(**fields: int) -> object:
     network = small_network()
     assignments = [uniform_assignment(network, 8)]
-    return build(network, dataclasses.replace(fit_machine(network, assignments, PLAIN), **depths), assignments)
+    return build(network, dataclasses.replace(fit_machine(network, assignments, PLAIN), **fields), assignments)
 
 
 def two_pitches() -> Network:
@@ -372,7 +372,7 @@ REFUSED: dict[str, Callable[[], object]] = {
         small_network(WidthSet((8, 1))),
         weight_bits=1,
     ),
-    "accumulator": lambda: build_small(dataclasses.replace(PLAIN, accumulator_bits=14)),
+    "accumulator": lambda: build_in(accumulator_bits=14),
     "memory": lambda: build_in(staging_words=1),
     "image memory": lambda: image_fields(small_network(), dataclasses.replace(PLAIN, image_words=2)),
     "image readers": lambda: build_small(

@@ -407,6 +407,21 @@ def test_what_the_machine_cannot_do_is_refused() -> None:
     refused("assignment W8A8 is of another network", assignments=[uniform_assignment(other, 8)])
 
 
+def test_accumulators_are_as_wide_as_the_weights_need() -> None:
+    widths = CATALOG["8-6-4-2"]
+    network = random_network(1, widths, (1, 6, 6), (Convolution(channels=64), Convolution(channels=16, kernel=5)))
+    sized = Machine.sized(widths, widths, 16, 8)
+    found = {bits: fit_machine(network, [uniform_assignment(network, bits)], sized) for bits in widths}
+    assert {bits: machine.accumulator_bits for bits, machine in found.items()} == {8: 25, 6: 24, 4: 24, 2: 24}
+    everywhere = [uniform_assignment(network, bits) for bits in widths]
+    assert fit_machine(network, everywhere, sized) == fit_machine(network, everywhere[::-1], sized)
+    build(network, fit_machine(network, everywhere, sized), everywhere)
+    with pytest.raises(ValueError, match=r"layer conv2: accumulators .* need 25 bits, the machine has 24"):
+        build(network, dataclasses.replace(found[8], accumulator_bits=24), everywhere)
+    wide = dataclasses.replace(sized, accumulator_bits=30)
+    assert fit_machine(network, everywhere, wide).accumulator_bits == 30
+
+
 def test_a_layer_that_switches_by_floor_reads_no_rounding_plane() -> None:
     network = random_network(7, CATALOG["8-6-4-2"], (1, 8, 8), SMALL)
     chosen = network.weight_layers[1].name
