@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from benchmarks.training_table import ABOUT, DIGITS, ROWS, base_config, folder_of, load_images, shipped_name
+from benchmarks.training_table import ABOUT, DIGITS, ROWS, base_config, data_name, folder_of, load_images, shipped_name
 from hwsim import network_file
 from hwsim.network import Network
 from hwsim.whole_file import write_bytes, written_whole
@@ -110,7 +110,7 @@ def main() -> None:
         config = base_config(options.data, 0, 1)
         split = load_images(options.runs, options.data, config)
         for name in options.names:
-            for path in ship(options.runs, name, split, config.data):
+            for path in ship(options.runs, name, split, data_name(config.to_json())):
                 print(f"{path.name}: {path.stat().st_size:,} bytes")
     write_bytes(shipped.README, readme().encode())
 

@@ -20,7 +20,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,11 @@ def load_images(folder: Path, data: str, config: TrainingConfig) -> Split:
 def folder_of(runs: Path, name: str) -> Path:
     """Return the run directory of a run."""
     return runs / name.replace(", ", "-").replace(" ", "-")
+
+
+def data_name(config: Mapping[str, Any]) -> str:
+    """Return the name that files in sim_tests/networks begin with: of the data set, or of the archive of images."""
+    return config["data"] if config["data_path"] is None else config["data_path"].partition(".")[0]
 
 
 def shipped_name(data: str, run: Path, file: str) -> str:
@@ -248,7 +253,7 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
         file = folder_of(runs, name) / ROWS
         for row in json.loads(file.read_text()) if file.is_file() else ():
             # Only files that are shipped are named.
-            shipped = shipped_name(config["data"], file.parent, row["network_file"])
+            shipped = shipped_name(data_name(config), file.parent, row["network_file"])
             rows.append({**row, "network_file": shipped if (NETWORKS / shipped).is_file() else None})
     return [{**row, **about, "float_accuracy": compared} for row in rows]
 

@@ -21,8 +21,8 @@ SHUFFLE_SEED = 0
 def load_images(path: Path) -> Split:
     """Return the images of a folder or tar archive, uint8; grey ones with one channel, all others with three.
 
-    The classes are numbered in the alphabetical order of their names. Training images come shuffled in a fixed order,
-    so that any first few of them are of all classes; test images by class, then name.
+    The classes are numbered in the alphabetical order of their names. Both parts come shuffled in a fixed order, so
+    that any first few images are of all classes; ``test_indices`` count the test images by class, then name.
 
     Parameters
     ----------
@@ -58,13 +58,15 @@ def load_images(path: Path) -> Split:
         raise ValueError(f"{path}: class {strangers[0]} has images to test on, but none to train on")
     train, train_labels = _stack(parts["train"], classes)
     test, test_labels = _stack(parts["test"], classes)
-    order = np.random.default_rng(SHUFFLE_SEED).permutation(len(train))
+    generator = np.random.default_rng(SHUFFLE_SEED)
+    order = generator.permutation(len(train))
+    test_order = generator.permutation(len(test))
     return Split(
         train_images=train[order],
         train_labels=train_labels[order],
-        test_images=test,
-        test_labels=test_labels,
-        test_indices=np.arange(len(train), len(train) + len(test)),
+        test_images=test[test_order],
+        test_labels=test_labels[test_order],
+        test_indices=len(train) + test_order,
     )
 
 

@@ -54,19 +54,23 @@ def test_images_come_by_class(tmp_path, packed):
     seen = {(int(label), *image[:, 0, 0].tolist()) for image, label in zip(split.train_images, split.train_labels,
                                                                           strict=True)}  # fmt: skip
     assert seen == {(1, 1, 2, 3), (1, 4, 5, 6), (0, 7, 8, 9)}
-    assert split.test_labels.tolist() == [0, 1] and split.test_images[:, 0, 0, 0].tolist() == [13, 10]
-    assert split.test_indices.tolist() == [3, 4]
+    tested = zip(split.test_indices.tolist(), split.test_labels.tolist(), split.test_images[:, 0, 0, 0], strict=True)
+    assert set(tested) == {(3, 0, 13), (4, 1, 10)}
 
 
-def test_grey_images_have_one_channel_and_training_images_are_mixed(tmp_path):
+def test_grey_images_have_one_channel_and_classes_are_mixed(tmp_path):
     files = {
         f"{part}/{label}/{index:02}.png": png(index, (2, 2), "L")
         for part in ("train", "test") for label in "ab" for index in range(20)
     }  # fmt: skip
     split = load_images(folder(tmp_path, files))
     assert split.train_images.shape == (40, 1, 2, 2)
-    assert 0 < split.train_labels[:10].sum() < 10
-    assert np.array_equal(split.train_labels, load_images(tmp_path).train_labels)
+    assert 0 < split.train_labels[:10].sum() < 10 and 0 < split.test_labels[:10].sum() < 10
+    again = load_images(tmp_path)
+    assert np.array_equal(split.train_labels, again.train_labels)
+    assert np.array_equal(split.test_indices, again.test_indices)
+    by_class = split.test_images[np.argsort(split.test_indices), 0, 0, 0]
+    assert by_class.tolist() == [*range(20), *range(20)]
 
 
 @pytest.mark.parametrize(
