@@ -30,20 +30,14 @@ def cosine(peak: float, step: int, steps: int, warm_up: int = 0) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _adam(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
-
-
-def _float_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    if config.optimizer == ADAM:
-        return _adam(model.parameters(), config.learning_rate, config.weight_decay)
+def _optimizer(
+    kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    if kind == ADAM:
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    # Not fused: every width has parameters of its own, which have no momentum before their first step.
     return torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-        fused=True,
+        parameters, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay, foreach=True
     )
 
 
@@ -91,7 +85,7 @@ class FloatTraining:
         distributed.synchronise(model)
         return cls(
             model=model,
-            optimizer=_float_optimizer(model, config),
+            optimizer=_optimizer(config.optimizer, model.parameters(), config.learning_rate, config.weight_decay),
             generator=torch.Generator().manual_seed(config.seed),
             config=config,
             epochs=epochs,
@@ -206,7 +200,9 @@ class JointTraining:
         groups = parameter_groups(model)
         step = method.make_step(
             model=model,
-            weight_optimizer=_adam(groups.others, config.joint_learning_rate, config.joint_weight_decay),
+            weight_optimizer=_optimizer(
+                config.joint_optimizer, groups.others, config.joint_learning_rate, config.joint_weight_decay
+            ),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,
             alrs=config.alrs,

@@ -46,9 +46,9 @@ class TrainingConfig:
         Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
         step).
     weight_decay : float
-    optimizer : str
-        Of the float network: ``adam``, or ``sgd`` with Nesterov's momentum of 0.9. Joint training always takes Adam,
-        whose weight decay is ``joint_weight_decay``.
+    optimizer, joint_optimizer : str
+        Of the float network, and of the weights in joint training: ``adam`` with decoupled weight decay, or ``sgd``
+        with Nesterov's momentum of 0.9.
     joint_weight_decay : float
     alrs : str
         ``decay`` or ``equation-6``, for the methods that scale learning rates by width.
@@ -100,6 +100,7 @@ class TrainingConfig:
     scale_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     optimizer: str = ADAM
+    joint_optimizer: str = ADAM
     joint_weight_decay: float = 1e-4
     alrs: str = DECAY
     alrs_decay: float = 0.1
@@ -131,8 +132,9 @@ class TrainingConfig:
             raise ValueError(f"alrs must be one of {', '.join(ALRS_FORMS)}, not {self.alrs!r}")
         if self.budget_of not in BUDGETS:
             raise ValueError(f"budget_of must be one of {', '.join(BUDGETS)}, not {self.budget_of!r}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        for name in ("optimizer", "joint_optimizer"):
+            if getattr(self, name) not in OPTIMIZERS:
+                raise ValueError(f"{name} must be one of {', '.join(OPTIMIZERS)}, not {getattr(self, name)!r}")
         for name, lowest in (
             ("fold", 0),
             ("folds", 2),
