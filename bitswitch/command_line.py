@@ -158,7 +158,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_comparison(verify)
     verify.add_argument("--images", type=at_least(1), metavar="N", help="compare N test images (default: all)")
-    verify.add_argument("--data-path", metavar="PATH", help="where the images are now (default: where they were)")
 
     verilog = verb("verilog", run_verilog, "Write the accelerator as Verilog, and a JSON that describes it.")
     add_design(verilog)

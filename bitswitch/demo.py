@@ -52,7 +52,8 @@ def run_demo(options: argparse.Namespace) -> Result:
     source, _ = verilog.write(machine, options.out)
     print(f"{source}: {machine.lanes} lanes x {machine.columns} columns, widths {machine.weight_widths}")
     clock.lap("verilog")
-    in_hardware, first_image, _ = simulate_all(network, machine, assignments, reference, options.images)
+    images, labels = reference.images[: options.images], reference.labels[: options.images]
+    in_hardware, first_image, _ = simulate_all(network, machine, assignments, reference, images, labels)
     print(simulate_table(in_hardware))
     clock.lap("simulate")
 

@@ -76,6 +76,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: the one the file names, beside it or in build/demo"
     )
+    parser.add_argument("--data-path", metavar="PATH", help="where the images are now (default: where they were)")
 
 
 def add_design(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitswitch.chain import Result
+from bitswitch.chain import Refused, Result
 from bitswitch.export import spec_version
 from bitswitch.machines import machine_for
 from bitswitch.progress import Clock
@@ -24,12 +24,11 @@ def run_simulate(options: argparse.Namespace) -> Result:
     from hwsim.assignments import select_assignments
 
     network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
-    from_export = options.checkpoint is not None or "checkpoint" in network.provenance
-    reference = reference_of(network, options) if from_export else None
+    reference, images, labels = compared_with(network, options)
     assignments = select_assignments(network, options.assignments)
     machine = machine_for(options, network, assignments)
     clock = Clock()
-    rows, _, seconds = simulate_all(network, machine, assignments, reference, options.images)
+    rows, _, seconds = simulate_all(network, machine, assignments, reference, images, labels)
     clock.lap("simulate")
     print(simulate_table(rows))
     damage = find_damage(options, rows)
@@ -44,21 +43,40 @@ def run_simulate(options: argparse.Namespace) -> Result:
     return report, verdict_of(damage, rows)
 
 
+def compared_with(network: Any, options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return the trained model or None, the images to run, and their labels or None.
+
+    Images are those that the model was tested on, those stored with a network of ``sim_tests/networks``, or random.
+    """
+    from hwsim.random_network import random_images
+    from sim_tests.shipped import stored_images
+
+    count = options.images
+    if options.checkpoint is None and "images" in network.provenance:
+        try:
+            images, labels = stored_images(network, options.network.parent)
+        except OSError as error:
+            raise Refused(f"{options.network}: its images {network.provenance['images']} are not beside it") from error
+        return None, images[:count], labels[:count]
+    if options.checkpoint is None and "checkpoint" not in network.provenance:
+        return None, random_images(network.image_shape, count, 0), None
+    reference = reference_of(network, options)
+    return reference, reference.images[:count], reference.labels[:count]
+
+
 def simulate_all(
-    network: Any, machine: Any, assignments: Sequence[Any], reference: Any, count: int
+    network: Any, machine: Any, assignments: Sequence[Any], reference: Any, images: Any, labels: Any
 ) -> tuple[list[dict[str, Any]], dict[str, dict[tuple[str, str], Any]], dict[str, float]]:
     """Run images on the hardware and compare them with the integer model, and with PyTorch if there is a reference.
 
     The assignment changes after every image. Returns one row for each assignment, the stored tensors of the first
     image at each of them, and the seconds of each stage.
     """
-    from hwsim.random_network import random_images
     from quant.progress import Progress
     from sim_tests import accelerator
     from sim_tests.simulate import simulate
     from sim_tests.tally import Tally
 
-    images = random_images(network.image_shape, count, 0) if reference is None else reference.images[:count]
     seconds: dict[str, float] = {}
     forward = None if reference is None else functools.partial(reference.deployed, network)
     tallies = {assignment.name: Tally(assignment.name, forward) for assignment in assignments}
@@ -80,8 +98,7 @@ def simulate_all(
                 progress.advance(f"{len(assignments)} assignments each", start + done + 1)
     rows = [tally.row() for tally in tallies.values()]
     for row, tally in zip(rows, tallies.values(), strict=True):
-        predicted = tally.predicted
-        row["accuracy_rtl"] = None if reference is None else accuracy_of(predicted, reference.labels[: len(predicted)])
+        row["accuracy_rtl"] = None if labels is None else accuracy_of(tally.predicted, labels)
     return rows, first, seconds
 
 

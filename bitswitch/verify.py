@@ -198,4 +198,4 @@ def reference_of(network: Any, options: argparse.Namespace) -> Any:
         raise Refused(f"{options.network}: {error}; --checkpoint names one") from error
     switched_to = network.provenance.get("switched_to")
     bits = None if switched_to is None else int(switched_to)
-    return Reference(checkpoint, bits, getattr(options, "data_path", None))
+    return Reference(checkpoint, bits, options.data_path)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bitswitch
+from bitswitch.chain import Refused
+from bitswitch.simulate import compared_with
+from hwsim import network_file
+from sim_tests import shipped
 from tests.changed_file import flipped
 from tests.conftest import share_simulators
 
@@ -83,13 +89,23 @@ def test_verify_and_simulate_show_a_flipped_bit_in_the_same_place(
 
 
 def test_a_network_without_a_checkpoint_is_compared_with_the_integer_model(trained: Path, folder: Path) -> None:
-    from hwsim import network_file
-
     path = folder / "own.safetensors"
     network_file.save(replace(network_file.load(trained / bitswitch.NETWORK), provenance={}), path)
     report = report_of(folder, "simulate", path, "--images", 2)
     assert [row["mismatches"] for row in report["rows"]] == [0] * 6
     assert [row["accuracy_rtl"] for row in report["rows"]] == [None] * 6
+
+
+def test_a_network_that_comes_with_images_is_run_on_them(folder: Path) -> None:
+    path = shipped.network_files()[-1]
+    network = network_file.load(path)
+    images, labels = shipped.stored_images(network)
+    options = argparse.Namespace(network=path, checkpoint=None, images=3, data_path=None)
+    reference, chosen, known = compared_with(network, options)
+    assert reference is None and np.array_equal(chosen, images[:3]) and np.array_equal(known, labels[:3])
+    options.network = folder / path.name
+    with pytest.raises(Refused, match=r"its images .*-images.npz are not beside it"):
+        compared_with(network, options)
 
 
 def test_more_images_than_there_are_is_all_of_them(trained: Path, folder: Path) -> None:
