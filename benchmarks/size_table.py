@@ -95,12 +95,14 @@ def main() -> None:
     assignments = select_assignments(network, ASSIGNMENTS)
     resident = select_assignments(network, RESIDENT)
     rows, placements = [], []
-    known = options.placements and options.placements.exists() and json.loads(options.placements.read_text())["rows"]
+    known = []
+    if options.placements is not None and options.placements.exists():
+        known = json.loads(options.placements.read_text())["rows"]
     for datapath, size in ((path, size) for path in SIZES for size in getattr(options, path).split(",") if size):
         lanes, columns = map(int, size.split("x"))
         machine = fit_machine(network, resident, Machine.sized(widths, widths, lanes, columns, datapath=datapath))
         progress(f"{datapath} {size}:")
-        found = placed(machine, options.build, seed=options.seed, known=known or ())
+        found = placed(machine, options.build, seed=options.seed, known=known)
         placements.append(found)
         if found["why_not"]:
             progress(f"  {found['why_not']}")

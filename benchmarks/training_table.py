@@ -275,7 +275,8 @@ def told(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Make runs if asked, and write the table."""
-    names = [*list(RUNS)[:1], LONGER_FLOAT, *list(RUNS)[1:]]
+    first, *others = RUNS
+    names = [first, LONGER_FLOAT, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, action="append", required=True, metavar="FOLDER", help="may come twice")
     parser.add_argument("--run", action="store_true", help="make the runs that are missing in the last folder")

@@ -217,7 +217,8 @@ def _parser() -> argparse.ArgumentParser:
         "simulate",
         run_simulate,
         "Run a network file on the generated hardware in Verilator, switching assignments between images, and compare "
-        "every stored tensor and every layer's cycles.",
+        "every stored tensor and every layer's cycles. A network that comes with images runs on them, and without "
+        "--checkpoint is compared with the integer model.",
     )
     add_comparison(simulate)
     simulate.add_argument(

@@ -335,7 +335,7 @@ def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Ma
     machine = dataclasses.replace(
         machine,
         image_channels=min(4, network.image_shape[0]),
-        accumulator_bits=min(max(machine.accumulator_bits, *reached_bits), ACCUMULATOR_BITS_MOST),
+        accumulator_bits=min(max([machine.accumulator_bits, *reached_bits]), ACCUMULATOR_BITS_MOST),
     )
     needs = requirements(network, machine, assignments)
     depths: dict[str, Any] = {name: max(2, need) for name, need in needs.items()}

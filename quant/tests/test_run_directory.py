@@ -161,7 +161,9 @@ def test_entries_that_a_run_did_not_know_have_their_first_value(tiny, tmp_path):
         RunDirectory(tmp_path, dataclasses.replace(config, budget=5.0), resume=True)
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"channels_last": True}, {"bfloat16": True}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "sgd"}, {"joint_optimizer": "sgd"}, {"channels_last": True}, {"bfloat16": True}]
+)
 def test_other_ways_to_train_learn_the_same(tiny, changes):
     short = dataclasses.replace(tiny, float_epochs=1, compare_float=False, learning_rate=0.02, **changes)
     result = train_network(short, progress=False)

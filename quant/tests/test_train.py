@@ -58,7 +58,7 @@ def test_progress_is_plain_lines_in_a_log(tiny, capsys):
         ({"learning_rate": float("nan")}, ValueError, "learning_rate must be positive and finite, not nan"),
         ({"alrs_decay": 2.0}, ValueError, r"alrs_decay must be 0 .. 1, not 2.0"),
         ({"fold": 5}, ValueError, "the fold must be 0 .. 4, not 5"),
-        ({"optimizer": "lion"}, ValueError, "optimizer must be one of adam, sgd, not 'lion'"),
+        ({"optimizer": "lion"}, ValueError, "^optimizer must be one of adam, sgd, not 'lion'"),
         ({"joint_optimizer": "adamw"}, ValueError, "joint_optimizer must be one of adam, sgd, not 'adamw'"),
         (
             {"budget_of": "area"},
