@@ -1,8 +1,9 @@
 """Accuracy of every training method at every width, on the same budget, seed and float network.
 
 All runs start from one float network (30 epochs on CIFAR-10), train jointly (10 epochs) and are compared with a float
-network that was trained for the sum of both. Accuracies are the integer model's on all test images; every stored
-tensor of the first ones is compared with the deployed PyTorch forward, and a single code that differs is an error.
+network that was trained for the sum of both: on CIFAR-10 the same one, trained on. Accuracies are the integer model's
+on all test images; every stored tensor of the first ones is compared with the deployed PyTorch forward, and a single
+code that differs is an error.
 
     python benchmarks/training_table.py --runs FOLDER --data ARCHIVE --run     makes what is missing, one after another
     python benchmarks/training_table.py --runs FOLDER                          writes the table of what is there
@@ -112,6 +113,11 @@ def shipped_name(data: str, run: Path, file: str) -> str:
     return f"{data}-{run.name}-{file}".replace("-network", "")
 
 
+def told_precision(config: Mapping[str, Any]) -> str:
+    """Return what a row says after its epochs about the precision of training."""
+    return ", bfloat16" if config["bfloat16"] else ""
+
+
 def say(text: str) -> None:
     """Print with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -120,9 +126,9 @@ def say(text: str) -> None:
 def make_runs(
     runs: Path, data: str, label: str, names: list[str], seed: int, threads: int, compared: int, bfloat16: bool
 ) -> None:
-    """Make what is missing of the runs, in order; ``bfloat16`` is for joint training only."""
+    """Make what is missing of the runs, in order."""
     runs.mkdir(parents=True, exist_ok=True)
-    config = base_config(data, seed, threads)
+    config = replace(base_config(data, seed, threads), bfloat16=bfloat16)
     hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
     write_json(runs / ABOUT, {"data": label, "hardware": hardware})
     split = load_images(runs, data, config)
@@ -138,7 +144,7 @@ def make_runs(
             train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
         elif not (run / ROWS).is_file():
             say(name)
-            own = replace(config, bfloat16=bfloat16, **RUNS[name])
+            own = replace(config, **RUNS[name])
             if not (run / CHECKPOINT).is_file():
                 train_network(
                     own,
@@ -155,7 +161,7 @@ def make_runs(
 def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run: accuracy, cycles and storage of every assignment that it trained for."""
     loaded = load_checkpoint(run / CHECKPOINT)
-    precision = ", bfloat16" if loaded.config["bfloat16"] else ""
+    precision = told_precision(loaded.config)
     training = {"training": json.dumps(loaded.config, sort_keys=True)}
     for bits, model in deployable(loaded.model).items():
         several = len(deployable(loaded.model)) > 1
@@ -236,16 +242,21 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     rows, accuracies = [], {}
     metrics = runs / FLOAT_RUN / METRICS_JSON
     config = json.loads((metrics.parent / "config.json").read_text())
-    wanted = {FLOAT: config["float_epochs"], COMPARE_FLOAT: config["float_epochs"] + config["joint_epochs"]}
+    every_epoch, precision = config["float_epochs"] + config["joint_epochs"], told_precision(config)
+    epochs = {FLOAT: config["float_epochs"], COMPARE_FLOAT: every_epoch}
+    if not config.get("float_annealed", True):
+        # What joint training starts from is the middle of a schedule, and no network to use.
+        epochs = {COMPARE_FLOAT: config["joint_epochs"]}
     for entry in json.loads(metrics.read_text()):
-        if entry["epoch"] == wanted.get(entry["stage"]):
+        if entry["epoch"] == epochs.get(entry["stage"]):
             accuracies[entry["stage"]] = round(entry["accuracies"]["float32"], 2)
     compared = accuracies.get(COMPARE_FLOAT)
     for stage, accuracy in accuracies.items():
+        total = every_epoch if stage == COMPARE_FLOAT else config["float_epochs"]
         rows.append(
             {
                 "method": "float", "network": config["architecture"], "seed": config["seed"],
-                "epochs": f"{wanted[stage]} float", "assignment": "float32", "accuracy": accuracy,
+                "epochs": f"{total} float{precision}", "assignment": "float32", "accuracy": accuracy,
                 "average_weight_bits": 32.0, "cycles_per_image": None, "weight_bits_stored": None, "network_file": None,
             }
         )  # fmt: skip
@@ -285,7 +296,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="make only this; repeat")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--bfloat16", action="store_true", help="train jointly with convolutions in bfloat16")
+    parser.add_argument("--bfloat16", action="store_true", help="train with convolutions in bfloat16")
     parser.add_argument("--compared", type=int, default=1000, help="images compared code by code (default %(default)s)")
     parser.add_argument(
         "--json", type=Path, default=TABLE, metavar="FILE", help="default benchmarks/training_table.json"

@@ -59,7 +59,7 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatTraining:
-    """Training of a float model with a cosine schedule.
+    """Training of a float model: epochs of a cosine schedule, from its first or in its midst.
 
     Parameters
     ----------
@@ -70,6 +70,9 @@ class FloatTraining:
         Of batches and shifts.
     config : TrainingConfig
     epochs : int
+        Of this training.
+    first_epoch, schedule_epochs : int
+        Of the schedule: the first of this training, counted from 0; all.
     """
 
     model: nn.Module
@@ -77,10 +80,19 @@ class FloatTraining:
     generator: torch.Generator
     config: TrainingConfig
     epochs: int
+    first_epoch: int
+    schedule_epochs: int
 
     @classmethod
-    def begin(cls, model: nn.Module, config: TrainingConfig, epochs: int) -> FloatTraining:
-        """Return the start, with a fresh optimizer."""
+    def begin(
+        cls,
+        model: nn.Module,
+        config: TrainingConfig,
+        epochs: int,
+        first_epoch: int = 0,
+        schedule_epochs: int | None = None,
+    ) -> FloatTraining:
+        """Return the start, with a fresh optimizer; the schedule is that of ``epochs`` unless told otherwise."""
         model.to(memory_format=_memory_format(config))  # type: ignore[call-overload]
         distributed.synchronise(model)
         return cls(
@@ -89,6 +101,8 @@ class FloatTraining:
             generator=torch.Generator().manual_seed(config.seed),
             config=config,
             epochs=epochs,
+            first_epoch=first_epoch,
+            schedule_epochs=epochs if schedule_epochs is None else schedule_epochs,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -126,9 +140,9 @@ class FloatTraining:
         total, count = 0.0, 0
         shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip)
         for batch, targets in shuffled:
-            step = epoch * per_epoch + count
+            step = (self.first_epoch + epoch) * per_epoch + count
             for group in self.optimizer.param_groups:
-                group["lr"] = cosine(config.learning_rate, step, self.epochs * per_epoch, per_epoch)
+                group["lr"] = cosine(config.learning_rate, step, self.schedule_epochs * per_epoch, per_epoch)
             batch, targets = distributed.share(batch), distributed.share(targets)
             with _precision(config):
                 logits = self.model(_in_format(batch * IMAGE_SCALE, config))

@@ -10,7 +10,7 @@ import csv
 import importlib.util
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class RunDirectory:
     config : TrainingConfig
     resume : bool
         Whether to go on from the state in the folder, if there is one; otherwise the run starts over.
+    entries : sequence of str, optional
+        Entries of the configuration that must be as they were to go on; all unless told otherwise.
     writes : bool
         False for a process that trains along but leaves writing to another.
 
@@ -43,14 +45,21 @@ class RunDirectory:
         If the state in the folder is damaged or was made with another configuration; the message names the entry.
     """
 
-    def __init__(self, path: Path, config: TrainingConfig, resume: bool = False, writes: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: TrainingConfig,
+        resume: bool = False,
+        entries: Sequence[str] | None = None,
+        writes: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.config = config
         self.rows: list[dict[str, Any]] = []
         self._stages: dict[str, dict[str, Tensor]] = {}
         if resume and (self.path / STATE).is_file():
             tensors, content = load_state(self.path / STATE)
-            _check_same(self.path, content["config"], config.to_json())
+            _check_same(self.path, content["config"], config.to_json(), entries)
             self.rows = content["rows"]
             for full_name, tensor in tensors.items():
                 stage, _, name = full_name.partition("/")
@@ -134,10 +143,13 @@ class RunDirectory:
 
 
 FLOAT_ENTRIES = (
-    "architecture", "data", "fold", "folds", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay",
-    "optimizer", "shift_pixels", "flip",
+    "architecture", "data", "fold", "folds", "seed", "float_epochs", "float_annealed", "batch_size", "learning_rate",
+    "weight_decay", "optimizer", "shift_pixels", "flip", "bfloat16",
 )  # fmt: skip
-"""Entries of a configuration that make its float networks."""
+"""Entries of a configuration that make its float network."""
+
+COMPARED_ENTRIES = (*FLOAT_ENTRIES, "joint_epochs")
+"""Those that make the float network to compare with too."""
 
 
 class FloatRun:
@@ -161,10 +173,11 @@ class FloatRun:
         if not (self.path / STATE).is_file():
             raise ValueError(f"{self.path} holds no run to take float networks from")
         self._tensors, self._content = load_state(self.path / STATE)
-        theirs, ours = self._content["config"], config.to_json()
-        for name in FLOAT_ENTRIES:
-            if theirs.get(name) != ours[name]:
-                told = f"{name} = {theirs.get(name)!r}, not {ours[name]!r}"
+        theirs, ours = _complete(self._content["config"]), config.to_json()
+        # A schedule over both trainings makes the first float network depend on the second's epochs.
+        for name in FLOAT_ENTRIES if config.float_annealed else COMPARED_ENTRIES:
+            if theirs[name] != ours[name]:
+                told = f"{name} = {theirs[name]!r}, not {ours[name]!r}"
                 raise ValueError(f"the float networks in {self.path} were made with {told}")
 
     def state(self, stage: str, epochs: int) -> dict[str, Tensor]:
@@ -186,10 +199,16 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _check_same(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
     # An entry that was not there when the run was made has the value that it began with.
-    theirs = TrainingConfig().to_json() | dict(theirs)
-    for name in sorted({*theirs, *ours}):
+    return TrainingConfig().to_json() | dict(config)
+
+
+def _check_same(
+    path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], entries: Sequence[str] | None
+) -> None:
+    theirs = _complete(theirs)
+    for name in sorted({*theirs, *ours}) if entries is None else entries:
         if theirs[name] != ours.get(name):
             raise ValueError(
                 f"the run in {path} was made with {name} = {theirs[name]!r}, not {ours.get(name)!r}: "

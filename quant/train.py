@@ -22,7 +22,7 @@ from quant.epochs import FloatTraining, JointTraining
 from quant.epochs import cosine as cosine
 from quant.memory import keep_freed_memory
 from quant.progress import Progress
-from quant.run_directory import FloatRun, RunDirectory
+from quant.run_directory import COMPARED_ENTRIES, FloatRun, RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
@@ -181,7 +181,7 @@ def train_float(
     ValueError
         As :func:`train_network`.
     """
-    run = RunDirectory(run_directory, config, resume=True)
+    run = RunDirectory(run_directory, config, resume=True, entries=COMPARED_ENTRIES)
     with _threads(config.threads):
         split = split if split is not None else load_split(config, progress)
         work = _Stages(config, split, run, None, progress)
@@ -223,6 +223,7 @@ class _Stages:
         self.images, self.labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
         self.test_images = torch.from_numpy(split.test_images)
         self.seconds: dict[str, float] = {}
+        self.unannealed: dict[str, Tensor] | None = None
         expected = getattr(models.build(config.architecture), "image_shape", None)
         if expected != tuple(self.images.shape[1:]):
             raise ValueError(
@@ -259,14 +260,29 @@ class _Stages:
         torch.manual_seed(config.seed)
         model = models.build(config.architecture)
         compared = stage == COMPARE_FLOAT
-        training = FloatTraining.begin(model, config, config.float_epochs + compared * config.joint_epochs)
+        training = _float_training(model, config, compared)
         if self.floats is not None:
             training.load_state(self.floats.state(stage, training.epochs))
             training.finish()
         else:
+            if compared and not config.float_annealed:
+                if self.unannealed is None:
+                    self.trained_float(FLOAT)
+                assert self.unannealed is not None
+                training.load_state(self.unannealed)
             told = "float network to compare" if compared else "float network"
             self.run_stage(stage, told, training)
+            if not compared and not config.float_annealed:
+                self.unannealed = {name: tensor.clone() for name, tensor in training.state().items()}
         return model
+
+
+def _float_training(model: nn.Module, config: TrainingConfig, compared: bool) -> FloatTraining:
+    every_epoch = config.float_epochs + config.joint_epochs
+    if config.float_annealed:
+        return FloatTraining.begin(model, config, every_epoch if compared else config.float_epochs)
+    epochs, first = (config.joint_epochs, config.float_epochs) if compared else (config.float_epochs, 0)
+    return FloatTraining.begin(model, config, epochs, first, every_epoch)
 
 
 def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:

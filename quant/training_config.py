@@ -41,6 +41,10 @@ class TrainingConfig:
     float_epochs, joint_epochs : int
         Epochs of the float network, then of joint training. The float network it is compared with is trained for
         their sum.
+    float_annealed : bool
+        Whether the learning rate of the float network falls to 0 before joint training begins. False lets it fall
+        over the epochs of both: joint training begins with weights that still move, and the float network to compare
+        with is the same one, trained on.
     batch_size : int
     learning_rate, joint_learning_rate, scale_learning_rate : float
         Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
@@ -94,6 +98,7 @@ class TrainingConfig:
     seed: int = 0
     float_epochs: int = 12
     joint_epochs: int = 18
+    float_annealed: bool = True
     batch_size: int = 64
     learning_rate: float = 5e-3
     joint_learning_rate: float = 2e-3
@@ -160,7 +165,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
         if not 0 <= self.block_replacement <= 100:
             raise ValueError(f"block_replacement must be 0 .. 100, not {self.block_replacement!r}")
-        for name in ("flip", "compare_float", "channels_last", "bfloat16"):
+        for name in ("float_annealed", "flip", "compare_float", "channels_last", "bfloat16"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.fold >= self.folds:
@@ -195,6 +200,7 @@ PRESETS: dict[str, TrainingConfig] = {
         architecture="resnet20",
         data=CIFAR10,
         float_epochs=30,
+        float_annealed=False,
         joint_epochs=10,
         batch_size=128,
         optimizer=SGD,

@@ -147,6 +147,42 @@ def test_runs_share_the_float_networks_of_another(tiny, tmp_path):
         train_network(tiny, float_run=tmp_path / "none")
 
 
+def test_a_float_network_that_is_not_annealed_goes_on_to_be_the_one_to_compare_with(tiny, tmp_path):
+    going_on = dataclasses.replace(tiny, float_annealed=False)
+    plain = train_network(going_on, progress=False)
+    annealed = dataclasses.replace(tiny, float_epochs=4)
+    train_float(annealed, tmp_path / "annealed", ("float",), progress=False)
+    train_float(going_on, tmp_path / "parts", ("float",), progress=False)
+    train_float(going_on, tmp_path / "parts", ("compare_float",), progress=False)
+    expected, found = (
+        {name: load_state(tmp_path / folder / "training_state.safetensors")[0][name] for name in names}
+        for folder, names in (
+            ("annealed", ["float/model.conv.weight", "float/generator"]),
+            ("parts", ["compare_float/model.conv.weight", "compare_float/generator"]),
+        )
+    )
+    assert all(torch.equal(*pair) for pair in zip(expected.values(), found.values(), strict=True))
+    rows = json.loads((tmp_path / "parts" / "metrics.json").read_text())
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        ("float", 1), ("float", 2), ("compare_float", 1), ("compare_float", 2),
+    ]  # fmt: skip
+    whole = json.loads((tmp_path / "annealed" / "metrics.json").read_text())
+    assert [row["loss"] for row in rows] == [row["loss"] for row in whole]
+    shared = train_network(going_on, progress=False, float_run=tmp_path / "parts")
+    assert shared.float_accuracy == plain.float_accuracy == whole[-1]["accuracies"]["float32"]
+    state = shared.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in plain.model.state_dict().items())
+    with pytest.raises(ValueError, match="were made with joint_epochs = 2, not 3"):
+        train_network(dataclasses.replace(going_on, joint_epochs=3), float_run=tmp_path / "parts")
+
+
+def test_only_what_makes_float_networks_must_be_the_same_to_go_on_with_them(tiny, tmp_path):
+    train_float(tiny, tmp_path, ("float",), progress=False)
+    train_float(dataclasses.replace(tiny, joint_learning_rate=0.1), tmp_path, ("float",), progress=False)
+    with pytest.raises(ValueError, match="was made with joint_epochs = 2, not 3"):
+        train_float(dataclasses.replace(tiny, joint_epochs=3), tmp_path, progress=False)
+
+
 def test_entries_that_a_run_did_not_know_have_their_first_value(tiny, tmp_path):
     train_network(
         dataclasses.replace(tiny, float_epochs=0, joint_epochs=1, compare_float=False), run_directory=tmp_path
