@@ -4,8 +4,10 @@ Every design goes through yosys (``synth_ecp5 -nodsp``) and nextpnr (speed 6, no
 cells and the clock of one design at one pair of widths; cells per MAC per cycle is what to compare, since the designs
 do not do the same number of MACs a cycle. ECP5 pairs every LUT with a flip-flop, so the larger count is quoted too.
 
-The quick form measures 32 lanes x 16 columns with one seed; ``--full`` all sizes with three seeds, the slowest clock
-and the most cells of the three. ``--peers FILE.toml`` adds Verilog that is on this machine:
+The quick form measures 32 lanes x 16 columns with one seed, and the arrays of ``*`` and of fusion units at the work of
+32 x 8: they are the largest by far, and what a MAC costs in them does not depend on the columns. ``--full`` measures
+all sizes with three seeds, the slowest clock and the most cells of the three. ``--peers FILE.toml`` adds Verilog that
+is on this machine:
 
     [[peer]]
     name = "..."
@@ -44,6 +46,7 @@ GROUP_BITS = 2
 SLOTS = (8, 4, 2)
 SEEDS = {False: (1,), True: (1, 2, 3)}
 SIZES = {False: ((32, 16),), True: ((32, 8), (32, 16), (64, 8), (64, 16))}
+RIVAL_SIZES = {**SIZES, False: ((32, 8),)}
 
 FUSION_UNITS_MAX = 64
 """Fusion units that an ECP5-85 has room for."""
@@ -84,8 +87,8 @@ def component_design(
     return Design(name, lanes, columns, make_verilog, "top", {(bits, bits): value for bits, value in macs.items()})
 
 
-def designs(lanes: int, columns: int) -> list[Design]:
-    """Return the designs compared at one size; those of fixed widths do as many MACs a cycle as the array there."""
+def bitswitch_designs(lanes: int, columns: int) -> list[Design]:
+    """Return the array at one size: in cells, portable and in multipliers, and in cells for one width only."""
     every_width = {bits: serial_macs(lanes, columns, bits) for bits in WIDTHS}
     found = [
         component_design(
@@ -121,6 +124,12 @@ def designs(lanes: int, columns: int) -> list[Design]:
                 {bits: serial_macs(lanes, columns, bits)},
             )
         )
+    return found
+
+
+def rival_designs(lanes: int, columns: int) -> list[Design]:
+    """Return arrays of fixed widths with the MACs a cycle of the array of one size, and the fusion units that fit."""
+    found = []
     for bits in (8, 4, 2):
         parallel_lanes = int(serial_macs(lanes, columns, bits)) // columns
         found.append(
@@ -240,16 +249,17 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    sizes = SIZES[options.full]
+    sizes, rival_sizes = SIZES[options.full], RIVAL_SIZES[options.full]
     if options.size:
         lanes, _, columns = options.size.partition("x")
         if not (lanes.isdecimal() and columns.isdecimal()):
             parser.error(f"--size must be like 32x16, not {options.size!r}")
-        sizes = ((int(lanes), int(columns)),)
+        sizes = rival_sizes = ((int(lanes), int(columns)),)
     if options.jobs < 1:
         parser.error(f"--jobs must be 1 or more, not {options.jobs}")
     # The multipliers and the fusion units that fit are the same for several sizes.
-    every = [design for size in sizes for design in designs(*size)]
+    every = [design for size in sizes for design in bitswitch_designs(*size)]
+    every += [design for size in rival_sizes for design in rival_designs(*size)]
     found = list({(design.name, design.lanes, design.columns): design for design in every}.values())
     if options.peers:
         found += peer_designs(options.peers)

@@ -204,9 +204,7 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return TrainingConfig().to_json() | dict(config)
 
 
-def _check_same(
-    path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], entries: Sequence[str] | None
-) -> None:
+def _check_same(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], entries: Sequence[str] | None) -> None:
     theirs = _complete(theirs)
     for name in sorted({*theirs, *ours}) if entries is None else entries:
         if theirs[name] != ours.get(name):
