@@ -207,6 +207,7 @@ PRESETS: dict[str, TrainingConfig] = {
         learning_rate=0.1,
         weight_decay=5e-4,
         joint_learning_rate=1e-3,
+        scale_learning_rate=1e-3,
         shift_pixels=4,
         flip=True,
         channels_last=True,
