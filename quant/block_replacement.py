@@ -1,7 +1,7 @@
 """Block replacement on a frozen full-precision partner, around any method (Yu et al., arXiv 2412.15846).
 
 The paper's equations, loss weights and replacement patterns are not published where we could find them; this is our
-minimal reconstruction of its idea. The partner F is the float network that training starts from, frozen. A mixed model
+minimal reconstruction of its idea. The partner F is a frozen float network. A mixed model
 M_i runs the quantized blocks up to i, and the partner's after it; the quantized forward already made their input. With
 one i drawn for each pass,
 
@@ -105,20 +105,23 @@ class BlockReplacement:
     Parameters
     ----------
     model : SwitchableNetwork
-        Right after ``prepare``.
+    partner : FloatPartner
+        Of the same architecture.
     weight : float
         Both a and b, positive.
     generator : torch.Generator
         Draws the block of each pass.
     """
 
-    def __init__(self, model: SwitchableNetwork, weight: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: SwitchableNetwork, partner: FloatPartner, weight: float, generator: torch.Generator
+    ) -> None:
         if not weight > 0:
             raise ValueError(f"the weight of block replacement must be positive, not {weight!r}")
         self.model = model
         self.weight = weight
         self.generator = generator
-        self.partner = FloatPartner(model)
+        self.partner = partner
         self.ends = block_ends(model)
         self._images: Tensor | None = None
         self._teacher = torch.zeros(0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hwsim.network import IMAGE_SCALE
 from quant import data, distributed, fused
-from quant.block_replacement import BlockReplacement
+from quant.block_replacement import BlockReplacement, FloatPartner
 from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_groups
 from quant.methods import Start
 from quant.methods import method as find_method
@@ -178,8 +178,21 @@ class JointTraining:
     config: TrainingConfig
 
     @classmethod
-    def begin(cls, model: SwitchableNetwork, images: Tensor, labels: Tensor, config: TrainingConfig) -> JointTraining:
+    def begin(
+        cls,
+        model: SwitchableNetwork,
+        images: Tensor,
+        labels: Tensor,
+        config: TrainingConfig,
+        partner: FloatPartner | None = None,
+    ) -> JointTraining:
         """Return the start: activation scales fitted to the first images, fresh optimizers.
+
+        Parameters
+        ----------
+        partner : FloatPartner, optional
+            The float network that methods with a teacher, and block replacement, follow; the one that was prepared
+            unless told otherwise.
 
         Raises
         ------
@@ -191,9 +204,11 @@ class JointTraining:
         generator = torch.Generator().manual_seed(config.seed + 1)
         distributed.synchronise(model)
         # Before the scales are fitted the model still is the float network.
+        partner = FloatPartner(model) if partner is None else partner
         method = find_method(config.method)
         start = Start(
             model=model,
+            partner=partner,
             images=images,
             labels=labels,
             generator=generator,
@@ -203,7 +218,7 @@ class JointTraining:
         more = method.begin(start)
         pass_loss: PassLoss = cross_entropy_pass(model)
         if config.block_replacement > 0:
-            pass_loss = BlockReplacement(model, config.block_replacement, generator)
+            pass_loss = BlockReplacement(model, partner, config.block_replacement, generator)
         initialise_scales(model, images[:512])
         model.fused = config.channels_last and fused.available()
         distillation = None

@@ -19,6 +19,7 @@ mixed, a set learns the statistics of all the widths before it, which are those 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,7 +30,7 @@ from torch import Tensor
 from quant.bit_allocation import allocate_widths, free_layers, leave_assignment, widths_of
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep, scaled_learning_rates
-from quant.switchable import SwitchableNetwork, Widths
+from quant.switchable import Widths
 
 LEARNED = "hasb"
 SIGMA = 0.5
@@ -39,7 +40,7 @@ TRACE_PROBES = 8
 
 
 def hessian_traces(
-    model: SwitchableNetwork,
+    partner: FloatPartner,
     images: Tensor,
     labels: Tensor,
     generator: torch.Generator,
@@ -50,8 +51,8 @@ def hessian_traces(
 
     Parameters
     ----------
-    model : SwitchableNetwork
-        Right after ``prepare``: the estimate is of its float network, in evaluation mode.
+    partner : FloatPartner
+        The float network whose loss it is.
     images : uint8 tensor of shape (n, channels, height, width)
     labels : int64 tensor of shape (n,)
     generator : torch.Generator
@@ -61,8 +62,8 @@ def hessian_traces(
     batch_size : int
         Images whose graph is held in memory at once.
     """
-    partner = FloatPartner(model)
-    names = [name for name, _ in free_layers(model)]
+    partner = copy.deepcopy(partner)
+    names = [name for name, _ in free_layers(partner.model)]
     weights = [dict(partner.model.weight_layers())[name].weight.requires_grad_() for name in names]
     totals = dict.fromkeys(names, 0.0)
     for part, classes in zip(images.split(batch_size), labels.split(batch_size), strict=True):

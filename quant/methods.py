@@ -50,6 +50,8 @@ class Start:
     Parameters
     ----------
     model : SwitchableNetwork
+    partner : FloatPartner
+        The float network that is a teacher, or whose loss tells how sensitive layers are.
     images : uint8 tensor of shape (n, channels, height, width)
     labels : int64 tensor of shape (n,)
     generator : torch.Generator
@@ -60,6 +62,7 @@ class Start:
     """
 
     model: SwitchableNetwork
+    partner: FloatPartner
     images: Tensor
     labels: Tensor
     generator: torch.Generator
@@ -70,18 +73,14 @@ class Start:
 def _hasb(start: Start) -> dict[str, Any]:
     probes = torch.Generator().manual_seed(0)
     count = hasb.TRACE_IMAGES
-    traces = hasb.hessian_traces(start.model, start.images[:count], start.labels[:count], probes)
+    traces = hasb.hessian_traces(start.partner, start.images[:count], start.labels[:count], probes)
     return {"traces": traces, "generator": start.generator, "budget_of": start.budget_of, "budget": start.budget}
 
 
 def _sdq(start: Start) -> dict[str, Any]:
     if start.budget_of != AVERAGE_WIDTH:
         raise ValueError(f"sdq searches for an average-width, not for {start.budget_of}")
-    return {
-        "generator": start.generator,
-        "average_bits": start.budget,
-        "partner": FloatPartner(start.model),
-    }
+    return {"generator": start.generator, "average_bits": start.budget, "partner": start.partner}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,8 @@ class Method:
     ----------
     about : str
         One phrase.
+    has_partner : bool
+        Whether ``begin`` takes the float network from :class:`Start`.
     step : callable
         Makes the training step from the fields of ``quant.steps.TrainingStep``.
     uses_alrs : bool
@@ -106,6 +107,7 @@ class Method:
 
     about: str
     step: Callable[..., TrainingStep]
+    has_partner: bool = False
     uses_alrs: bool = False
     check_widths: Callable[[WidthSet], None] = _any_widths
     adjust: Callable[[SwitchableNetwork], None] = _as_prepared
@@ -135,6 +137,7 @@ METHODS: dict[str, Method] = {
         about="double-rounding with layers of mixed widths, then an integer program by Hessian traces",
         step=MixedStep,
         uses_alrs=True,
+        has_partner=True,
         check_widths=_several_widths("hasb"),
         begin=_hasb,
     ),
@@ -142,6 +145,7 @@ METHODS: dict[str, Method] = {
         about="learned widths by stochastic quantization, then bin regularization and distillation",
         step=StochasticStep,
         uses_alrs=True,
+        has_partner=True,
         check_widths=_several_widths("sdq"),
         begin=_sdq,
     ),

@@ -174,7 +174,7 @@ class FloatRun:
             raise ValueError(f"{self.path} holds no run to take float networks from")
         self._tensors, self._content = load_state(self.path / STATE)
         theirs, ours = _complete(self._content["config"]), config.to_json()
-        # A schedule over both trainings makes the first float network depend on the second's epochs.
+        # A schedule that goes on after the first float network makes it depend on the epochs of joint training.
         for name in FLOAT_ENTRIES if config.float_annealed else COMPARED_ENTRIES:
             if theirs[name] != ours[name]:
                 told = f"{name} = {theirs[name]!r}, not {ours[name]!r}"

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from hwsim.network import IMAGE_SCALE, Assignment, LayerWidths
 from quant import checkpoint as checkpoints
 from quant import data, distributed, models
+from quant.block_replacement import FloatPartner
 from quant.convert import prepare
 from quant.data_sets import load_split
 from quant.epochs import FloatTraining, JointTraining
 from quant.epochs import cosine as cosine
 from quant.memory import keep_freed_memory
+from quant.methods import method as find_method
 from quant.progress import Progress
 from quant.run_directory import COMPARED_ENTRIES, FloatRun, RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
@@ -223,7 +225,7 @@ class _Stages:
         self.images, self.labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
         self.test_images = torch.from_numpy(split.test_images)
         self.seconds: dict[str, float] = {}
-        self.unannealed: dict[str, Tensor] | None = None
+        self.float_states: dict[str, Mapping[str, Tensor]] = {}
         expected = getattr(models.build(config.architecture), "image_shape", None)
         if expected != tuple(self.images.shape[1:]):
             raise ValueError(
@@ -262,19 +264,26 @@ class _Stages:
         compared = stage == COMPARE_FLOAT
         training = _float_training(model, config, compared)
         if self.floats is not None:
-            training.load_state(self.floats.state(stage, training.epochs))
+            self.float_states.setdefault(stage, self.floats.state(stage, training.epochs))
+        if stage in self.float_states:
+            training.load_state(self.float_states[stage])
             training.finish()
-        else:
-            if compared and not config.float_annealed:
-                if self.unannealed is None:
-                    self.trained_float(FLOAT)
-                assert self.unannealed is not None
-                training.load_state(self.unannealed)
-            told = "float network to compare" if compared else "float network"
-            self.run_stage(stage, told, training)
-            if not compared and not config.float_annealed:
-                self.unannealed = {name: tensor.clone() for name, tensor in training.state().items()}
+            return model
+        if compared and not config.float_annealed:
+            if FLOAT not in self.float_states:
+                self.trained_float(FLOAT)
+            training.load_state(self.float_states[FLOAT])
+        self.run_stage(stage, "float network to compare" if compared else "float network", training)
+        self.float_states[stage] = {name: tensor.clone() for name, tensor in training.state().items()}
         return model
+
+    def partner(self) -> FloatPartner | None:
+        """Return the annealed float network if a teacher is needed and joint training starts from another."""
+        config = self.config
+        needed = find_method(config.method).has_partner or config.block_replacement > 0
+        if config.float_annealed or not needed:
+            return None
+        return FloatPartner(prepare(self.trained_float(COMPARE_FLOAT), config.widths, method=config.method))
 
 
 def _float_training(model: nn.Module, config: TrainingConfig, compared: bool) -> FloatTraining:
@@ -288,7 +297,7 @@ def _float_training(model: nn.Module, config: TrainingConfig, compared: bool) ->
 def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
     config, split, test_images = stages.config, stages.split, stages.test_images
     model = prepare(stages.trained_float(FLOAT), config.widths, method=config.method)
-    training = JointTraining.begin(model, stages.images, stages.labels, config)
+    training = JointTraining.begin(model, stages.images, stages.labels, config, stages.partner())
     stages.run_stage("joint", f"joint training {config.widths}", training)
     float_predictions = None
     if config.compare_float:

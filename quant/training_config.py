@@ -42,9 +42,10 @@ class TrainingConfig:
         Epochs of the float network, then of joint training. The float network it is compared with is trained for
         their sum.
     float_annealed : bool
-        Whether the learning rate of the float network falls to 0 before joint training begins. False lets it fall
-        over the epochs of both: joint training begins with weights that still move, and the float network to compare
-        with is the same one, trained on.
+        Whether the learning rate of the float network falls to 0 before joint training begins. False takes the float
+        network from the midst of a schedule over ``float_epochs + joint_epochs``, when its weights still move; the one
+        to compare with is the same one, trained on to the end of it, which is also the teacher of the methods that have
+        one. Joint training has a schedule of its own either way.
     batch_size : int
     learning_rate, joint_learning_rate, scale_learning_rate : float
         Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative

@@ -51,7 +51,9 @@ def test_mixed_models_are_quantized_up_to_a_block_and_float_after_it(batch):
 def test_guidance_reaches_the_quantized_blocks_and_not_the_partner(batch):
     model = prepare(small_model(), (8, 2))
     initialise_scales(model, batch[0])
-    guided = BlockReplacement(model.train(), 0.5, torch.Generator().manual_seed(0))
+    guided = BlockReplacement(
+        model.train(), FloatPartner(prepare(small_model(), (8, 2))), 0.5, torch.Generator().manual_seed(0)
+    )
     before = {name: value.clone() for name, value in guided.partner.state_dict().items()}
     loss, logits = guided(2, *batch)
     assert loss.item() > F.cross_entropy(logits, batch[1]).item()
@@ -67,4 +69,4 @@ def test_an_unquantized_copy_has_nothing_to_learn_from_its_partner(batch):
     teacher = partner(batch[0]).log_softmax(1)
     assert float(F.kl_div(teacher, teacher, log_target=True, reduction="batchmean")) == 0
     with pytest.raises(ValueError, match="the weight of block replacement must be positive, not 0"):
-        BlockReplacement(model, 0, torch.Generator())
+        BlockReplacement(model, partner, 0, torch.Generator())

@@ -46,9 +46,10 @@ def test_traces_are_those_of_the_hessian():
 
     hessian = torch.autograd.functional.hessian(loss, start).reshape(start.numel(), -1)
     exact = float(hessian.trace())
-    found = hasb.hessian_traces(model, images, labels, generator, probes=400, batch_size=4)
+    found = hasb.hessian_traces(partner, images, labels, generator, probes=400, batch_size=4)
     assert set(found) == {"middle"}
     assert found["middle"] == pytest.approx(exact, rel=0.1)
+    assert not any(parameter.requires_grad for parameter in partner.parameters())
 
 
 def test_the_roulette_prefers_wide_widths_in_sensitive_layers():

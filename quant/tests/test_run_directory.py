@@ -176,6 +176,32 @@ def test_a_float_network_that_is_not_annealed_goes_on_to_be_the_one_to_compare_w
         train_network(dataclasses.replace(going_on, joint_epochs=3), float_run=tmp_path / "parts")
 
 
+@pytest.mark.parametrize("annealed", [True, False])
+def test_the_partner_is_always_an_annealed_float_network(tiny, tmp_path, monkeypatch, annealed):
+    partners = []
+
+    class Guided(epochs.BlockReplacement):
+        def __init__(self, model, partner, *more):
+            super().__init__(model, partner, *more)
+            partners.append(partner)
+
+    monkeypatch.setattr(epochs, "BlockReplacement", Guided)
+    config = dataclasses.replace(tiny, float_annealed=annealed)
+    train_network(config, run_directory=tmp_path, progress=False)
+    stage = "float" if annealed else "compare_float"
+    state = load_state(tmp_path / "training_state.safetensors")[0]
+    network = small_model().eval()
+    prefix = f"{stage}/model."
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    )
+    images = torch.from_numpy(data.load_digits()[0][:8])
+    with torch.no_grad():
+        assert torch.allclose(partners[0](images), network(images / 255), rtol=1e-4, atol=1e-5)
+    stages = [row["stage"] for row in json.loads((tmp_path / "metrics.json").read_text())]
+    assert stages.count("compare_float") == (4 if annealed else 2)
+
+
 def test_only_what_makes_float_networks_must_be_the_same_to_go_on_with_them(tiny, tmp_path):
     train_float(tiny, tmp_path, ("float",), progress=False)
     train_float(dataclasses.replace(tiny, joint_learning_rate=0.1), tmp_path, ("float",), progress=False)
