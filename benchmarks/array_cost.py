@@ -4,10 +4,10 @@ Every design goes through yosys (``synth_ecp5 -nodsp``) and nextpnr (speed 6, no
 cells and the clock of one design at one pair of widths; cells per MAC per cycle is what to compare, since the designs
 do not do the same number of MACs a cycle. ECP5 pairs every LUT with a flip-flop, so the larger count is quoted too.
 
-The quick form measures 32 lanes x 16 columns with one seed, and the arrays of ``*`` and of fusion units at the work of
-32 x 8: they are the largest by far, and what a MAC costs in them does not depend on the columns. ``--full`` measures
-all sizes with three seeds, the slowest clock and the most cells of the three. ``--peers FILE.toml`` adds Verilog that
-is on this machine:
+The quick form measures 32 lanes x 16 columns with one seed, ``--full`` all sizes with three, the slowest clock and the
+most cells of the three. The arrays of ``*`` and of fusion units are the largest by far, and what a MAC costs in them
+does not depend on their size: the quick form measures them at the work of 32 x 8, ``--full`` at that of 32 x 16 too.
+``--peers FILE.toml`` adds Verilog that is on this machine:
 
     [[peer]]
     name = "..."
@@ -46,7 +46,7 @@ GROUP_BITS = 2
 SLOTS = (8, 4, 2)
 SEEDS = {False: (1,), True: (1, 2, 3)}
 SIZES = {False: ((32, 16),), True: ((32, 8), (32, 16), (64, 8), (64, 16))}
-RIVAL_SIZES = {**SIZES, False: ((32, 8),)}
+RIVAL_SIZES = {False: ((32, 8),), True: ((32, 8), (32, 16))}
 
 FUSION_UNITS_MAX = 64
 """Fusion units that an ECP5-85 has room for."""
@@ -113,15 +113,15 @@ def bitswitch_designs(lanes: int, columns: int) -> list[Design]:
             {bits: digit_macs(dsp_lanes, columns, bits) for bits in WIDTHS},
         )
     )
-    for bits in (8, 4, 2):
+    for slot in SLOTS:
         found.append(
             component_design(
-                f"same array for W{bits}A{bits} only, ECP5 cells",
+                f"same array for W{slot}A{slot} only, ECP5 cells",
                 lanes,
                 columns,
-                lambda bits=bits: SerialArray(lanes, columns, bits, (bits,)),  # type: ignore[misc]
+                lambda slot=slot: SerialArray(lanes, columns, slot, (slot,)),  # type: ignore[misc]
                 ECP5,
-                {bits: serial_macs(lanes, columns, bits)},
+                {bits: serial_macs(lanes, columns, bits) for bits in WIDTHS if spec.slot_bits(bits) == slot},
             )
         )
     return found
@@ -130,7 +130,7 @@ def bitswitch_designs(lanes: int, columns: int) -> list[Design]:
 def rival_designs(lanes: int, columns: int) -> list[Design]:
     """Return arrays of fixed widths with the MACs a cycle of the array of one size, and the fusion units that fit."""
     found = []
-    for bits in (8, 4, 2):
+    for bits in WIDTHS:
         parallel_lanes = int(serial_macs(lanes, columns, bits)) // columns
         found.append(
             component_design(
