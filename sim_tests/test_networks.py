@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from hwsim import network_file
-from hwsim.assignments import select_assignments
+from hwsim.assignments import learned_assignments, select_assignments
+from hwsim.machine import Machine
+from hwsim.program import fit_machine
 from hwsim.requantize import build_requantizers
 from sim_tests import shipped
+from sim_tests.simulate import simulate
+from sim_tests.tally import Tally
 
 FILES = shipped.network_files()
 DIGITS = shipped.NETWORKS / "digits-double-rounding.safetensors"
@@ -105,3 +109,21 @@ def test_networks_say_how_they_were_trained():
     for path in FILES:
         training = json.loads(network_file.load(path).provenance["training"])
         assert training["method"] and training["joint_epochs"] >= 1
+
+
+@pytest.mark.thorough
+@pytest.mark.verilator
+def test_a_whole_image_of_the_mixed_cifar10_network_in_verilog():
+    network, (images, _) = loaded(shipped.NETWORKS / "cifar10-jpeg-sdq.safetensors")
+    (assignment,) = learned_assignments(network)
+    assert len({widths.weight_bits for widths in assignment.layers.values()}) > 1
+    sized = Machine.sized(network.width_set, network.width_set, lanes=32, columns=16)
+    machine = fit_machine(network, [assignment], sized)
+    result = simulate(network, machine, [assignment], images[:1])
+    tally = Tally(assignment.name)
+    tally.add(result, images[:1], 0)
+    row = tally.row()
+    assert row["first_mismatch"] is None and row["mismatches"] == 0 and row["codes_compared"] > 500_000
+    assert row["first_differing_count"] is None and row["counts_differing"] == 0
+    assert row["counts_compared"] == len(network.layers) + 2
+    assert row["cycles_per_image"] == row["cycles_predicted"] > 100_000
