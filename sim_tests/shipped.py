@@ -139,7 +139,7 @@ def compare_with_recorded(
     found = describe(stored, labels)
     expected = said[name].get("tensors_sha256", {})
     if list(expected) != list(found["tensors_sha256"]):
-        raise ValueError(f"the file does not record the tensors that {name} stores; benchmarks/ship_network.py makes it again")
+        raise ValueError(f"the file does not record the tensors of {name}; benchmarks/ship_network.py makes it again")
     return RecordedComparison(
         assignment=name,
         images=len(images),
