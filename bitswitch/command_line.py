@@ -154,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         run_verify,
         "Build the programs of a network file, certify every layer, and compare every stored tensor of the integer "
-        "model with the deployed PyTorch forward of the checkpoint the file was made from.",
+        "model with the deployed PyTorch forward of the checkpoint the file was made from. A network that comes with "
+        "images is compared on them, and without --checkpoint with what it records of that forward.",
     )
     add_comparison(verify)
     verify.add_argument("--images", type=at_least(1), metavar="N", help="compare N test images (default: all)")

@@ -7,10 +7,11 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitswitch.chain import Refused, Result
+from bitswitch.chain import Result
 from bitswitch.export import spec_version
 from bitswitch.machines import machine_for
 from bitswitch.progress import Clock
+from bitswitch.recorded import images_beside, is_recorded
 from bitswitch.tables import as_percent, text_table
 from bitswitch.verify import accuracy_of, find_damage, reference_of, verdict_of
 
@@ -49,14 +50,10 @@ def compared_with(network: Any, options: argparse.Namespace) -> tuple[Any, Any, 
     Images are those that the model was tested on, those stored with a network of ``sim_tests/networks``, or random.
     """
     from hwsim.random_network import random_images
-    from sim_tests.shipped import stored_images
 
     count = options.images
-    if options.checkpoint is None and "images" in network.provenance:
-        try:
-            images, labels = stored_images(network, options.network.parent)
-        except OSError as error:
-            raise Refused(f"{options.network}: its images {network.provenance['images']} are not beside it") from error
+    if is_recorded(network, options):
+        images, labels = images_beside(network, options)
         return None, images[:count], labels[:count]
     if options.checkpoint is None and "checkpoint" not in network.provenance:
         return None, random_images(network.image_shape, count, 0), None

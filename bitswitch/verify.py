@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bitswitch.certificates import certificate_table, certified
 from bitswitch.chain import FAILED, FOLDER, OK, Refused, Result
 from bitswitch.export import spec_version
 from bitswitch.progress import Clock
+from bitswitch.recorded import compare_recorded, is_recorded, recorded_text, recorded_verdict_of
 from bitswitch.tables import as_percent, text_table
 
 BATCH_IMAGES = 256
@@ -16,31 +18,35 @@ BATCH_IMAGES = 256
 
 
 def run_verify(options: argparse.Namespace) -> Result:
-    """Compare the integer model with PyTorch."""
+    """Compare the integer model with PyTorch, or with what a network that comes with images records of it."""
     from hwsim import network_file
 
     network = network_file.load(options.network, ignore_checksum=options.ignore_checksum)
-    reference = reference_of(network, options)
+    recorded = is_recorded(network, options)
     clock = Clock()
-    rows = compare_all(network, reference, options.assignments, options.images)
+    if recorded:
+        rows = compare_recorded(network, options)
+        print(recorded_text(rows))
+    else:
+        reference = reference_of(network, options)
+        rows = compare_all(network, reference, options.assignments, options.images)
+        print(verify_table(rows))
     clock.lap("verify")
-    print(verify_table(rows))
     damage = find_damage(options, rows)
     report = {
         "network": str(options.network),
         "spec_version": spec_version(),
         "seconds": clock.seconds,
+        "compared_with": "recorded" if recorded else "checkpoint",
         "test_images": rows[0]["images"],
         "rows": rows,
         **damage,
     }
-    return report, verdict_of(damage, rows)
+    return report, recorded_verdict_of(damage, rows) if recorded else verdict_of(damage, rows)
 
 
 def compare_all(network: Any, reference: Any, names: str | None, count: int | None) -> list[dict[str, Any]]:
     """Return one row for each assignment: every stored tensor of the integer model against PyTorch's."""
-    from dataclasses import asdict
-
     from hwsim import engine, verification
     from hwsim.assignments import select_assignments
     from hwsim.requantize import build_requantizers
@@ -65,8 +71,6 @@ def compare_all(network: Any, reference: Any, names: str | None, count: int | No
                 for model, stored in (("torch", expected), ("integer_model", found), ("training", in_training)):
                     predicted[model].extend(engine.classify(stored[network.layers[-1].name, "logits"]).tolist())
             comparison = verification.combine(assignment.name, parts)
-            certificates = {name: table.certificate for name, table in tables.items()}
-            exact = sum(certificate.exact for certificate in certificates.values())
             rows.append(
                 {
                     "assignment": assignment.name,
@@ -80,12 +84,7 @@ def compare_all(network: Any, reference: Any, names: str | None, count: int | No
                     "training_forward_predictions_differing": sum(
                         one != other for one, other in zip(predicted["torch"], predicted["training"], strict=True)
                     ),
-                    "layers_exact": exact,
-                    "layers_displaced": len(certificates) - exact,
-                    "certificates": {
-                        name: {**asdict(certificate), "verdict": str(certificate)}
-                        for name, certificate in certificates.items()
-                    },
+                    **certified(tables),
                 }
             )
             progress.advance(assignment.name, len(rows))
@@ -94,25 +93,7 @@ def compare_all(network: Any, reference: Any, names: str | None, count: int | No
 
 def verify_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the comparisons as text, certificates first."""
-    return _certificate_table(rows) + "\n\n" + _comparison_table(rows)
-
-
-def _certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the verdict on every layer's requantizer at every assignment: exact, or the part of displaced pairs."""
-
-    def cell(certificate: Mapping[str, Any]) -> str:
-        displaced = certificate["displaced_pairs"] / certificate["operand_pairs"]
-        return f"{displaced:.0e}" if displaced else "exact"
-
-    layers = rows[0]["certificates"]
-    largest = max(one["largest_displacement"] for row in rows for one in row["certificates"].values())
-    table = text_table(
-        ("requantizer of", *(row["assignment"] for row in rows)),
-        ((layer, *(cell(row["certificates"][layer]) for row in rows)) for layer in layers),
-    )
-    codes = "1 code" if largest == 1 else f"{largest} codes"
-    told = f", numbers: the part of all reachable operands on which it is displaced, by at most {codes}"
-    return f"{table}\n(exact: equal to the trained function on every reachable operand{told if largest else ''})"
+    return certificate_table(rows) + "\n\n" + _comparison_table(rows)
 
 
 def _comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -108,6 +108,18 @@ def test_a_network_that_comes_with_images_is_run_on_them(folder: Path) -> None:
         compared_with(network, options)
 
 
+@pytest.mark.parametrize("datapath", ["planes", "dsp"])
+def test_a_network_that_comes_with_the_package_is_equal_in_hardware(folder: Path, datapath: str) -> None:
+    path = shipped.NETWORKS / "digits-double-rounding.safetensors"
+    report = report_of(folder, "simulate", path, "--images", 1, "--datapath", datapath)
+    assert report["machine"]["datapath"] == datapath
+    assert [row["assignment"] for row in report["rows"]] == SIX
+    for row in report["rows"]:
+        assert row["mismatches"] == 0 and row["first_mismatch"] is None and row["codes_compared"] > 5_000
+        assert row["counts_differing"] == 0 and row["counts_compared"] > 8
+        assert row["cycles_per_image"] == row["cycles_predicted"] > 0
+
+
 def test_more_images_than_there_are_is_all_of_them(trained: Path, folder: Path) -> None:
     report = report_of(folder, "verify", trained / bitswitch.NETWORK, "--images", 100_000, "--assignments", "W2A2")
     assert 300 < report["rows"][0]["images"] < 1797
