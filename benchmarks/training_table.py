@@ -172,9 +172,7 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
         network_file.save(network, file)
         for assignment in chosen_assignments(model, standard_assignments(network), bits):
             widths = WidthSet(tuple({*ALL.widths, *network.width_set.widths}))
-            # Bipolar weights take whole words of channels: words of 16 need 16 banks.
-            banks = {"banks": 16} if 1 in widths else {}
-            machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16, **banks))
+            machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 32, 16))
             cycles = image_cycles(network, machine, assignment)
             accuracy = checked_accuracy(model, assignment, split, compared)
             stored = sum(layer.codes.size * layer.stored_bits for layer in network.weight_layers)

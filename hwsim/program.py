@@ -7,6 +7,7 @@ of its layers. It is made for one machine and is refused, by name and by how muc
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -322,10 +323,12 @@ def requirements(network: Network, machine: Machine, assignments: Sequence[Assig
 
 
 def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
-    """Return ``machine`` with memories as deep as a network needs, its image channels, and accumulators wide enough.
+    """Return ``machine`` with memories as deep as a network needs, its image channels, accumulators and banks.
 
-    Accumulators become wider if the network's weights need it and the machine may, never narrower.
+    Accumulators become wider if the network's weights need it and the machine may, never narrower. Banks become more,
+    and so their words shorter, if the channels of bipolar layers would not fill whole words, never fewer.
     """
+    machine = _banked(network, assignments, machine)
     reached_bits = [
         spec.signed_bits(*accumulator_range(assignment, layer))
         for assignment in assignments
@@ -342,6 +345,32 @@ def fit_machine(network: Network, assignments: Sequence[Assignment], machine: Ma
     return dataclasses.replace(machine, **depths)
 
 
+def _banked(network: Network, assignments: Sequence[Assignment], machine: Machine) -> Machine:
+    """Return ``machine`` with the fewest banks in whose words bipolar weights fit; with all if they fit in none."""
+    bipolar = {
+        layer.name
+        for assignment in assignments
+        for layer in network.weight_layers
+        if assignment.weight_bits(layer.name) == 1
+    }
+    while machine.banks < machine.lanes and not all(
+        _fills_words(machine, network, network.layer(name)) for name in bipolar
+    ):
+        bank_lanes = machine.bank_lanes // 2
+        machine = dataclasses.replace(
+            machine,
+            banks=2 * machine.banks,
+            requantizers=min(machine.requantizers, bank_lanes * machine.groups),
+            weight_port_bits=math.gcd(machine.weight_port_bits, bank_lanes * machine.columns),
+        )
+    return machine
+
+
+def _fills_words(machine: Machine, network: Network, layer: Layer) -> bool:
+    """Return whether a layer's input channels need no padding, which bipolar weights, never 0, cannot have."""
+    return layer_geometry(network, layer).input_channels == padded_channels(machine, network, layer)
+
+
 def _check_widths(machine: Machine, assignment: Assignment) -> None:
     network = assignment.network
     for layer in network:
@@ -352,11 +381,10 @@ def _check_widths(machine: Machine, assignment: Assignment) -> None:
         if isinstance(layer, WeightLayer):
             if not network.is_pinned(layer):
                 machine.weight_widths.require(target_bits, f"{where}: on this machine the weight width")
-            input_channels = layer_geometry(network, layer).input_channels
-            if target_bits == 1 and input_channels != padded_channels(machine, network, layer):
+            if target_bits == 1 and not _fills_words(machine, network, layer):
                 raise ValueError(
                     f"{where}: bipolar weights need input channels in a multiple of {machine.channel_multiple}, "
-                    f"not {input_channels}"
+                    f"not {layer_geometry(network, layer).input_channels}"
                 )
         low, high = accumulator_range(assignment, layer)
         needed_bits = spec.signed_bits(low, high)

@@ -1,7 +1,7 @@
 """A width for every layer within a budget: an integer program over measured losses and costs (section 1.4 of HASB).
 
 Each layer takes exactly one width. The program minimises the sum of the layers' losses while the sum of their costs
-stays within the budget; costs are widths, cycles from ``hwsim.timing``, or weight memory bits read.
+stays within the budget; costs are widths, or the cycles or weight memory bits read that ``hwsim.estimate`` counts.
 
 The objective printed in the paper, minimise ``sum_l (t_l / n_l) * b_l`` at a fixed mean width, gives the *fewest* bits
 to the layers with the largest traces t_l. Ours is that of HAWQ-V2: ``sum_l (t_l / n_l) * |Q_b(W_l) - W_l|**2``, which
@@ -10,17 +10,17 @@ falls with b, so that more sensitive layers get more bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from hwsim.estimate import estimate
 from hwsim.machine import Machine
-from hwsim.network import Assignment, Network
-from hwsim.program import build, fit_machine
-from hwsim.timing import image_timing
+from hwsim.network import Assignment
+from hwsim.program import fit_machine
 from quant.export import export_network
 from quant.switchable import SwitchableNetwork, Widths, set_width
 
@@ -64,13 +64,6 @@ def allocate(losses: Table, costs: Table, budget: float) -> dict[str, int]:
     return {name: bits for (name, bits), taken in zip(choices, found.x, strict=True) if taken > 0.5}
 
 
-def width_costs(model: SwitchableNetwork) -> dict[str, dict[int, float]]:
-    """Return each layer's share of the average weight width: bits * weights / all weights, pinned layers left out."""
-    layers = dict(free_layers(model))
-    total = sum(layers.values())
-    return {name: {bits: bits * count / total for bits in model.width_set} for name, count in layers.items()}
-
-
 def free_layers(model: SwitchableNetwork) -> list[tuple[str, int]]:
     """Return the layers that are not pinned, with their numbers of weights."""
     return [(name, layer.weight.numel()) for name, layer in model.weight_layers() if not model.is_pinned(name)]
@@ -110,57 +103,114 @@ def widths_of(model: SwitchableNetwork, weight_bits: Mapping[str, int], activati
     return model.resolve(lambda name: weight_bits[name], code_bits)
 
 
-@dataclass(frozen=True)
-class HardwareCosts:
-    """Cycles and weight memory bits of one image, of a trained model on a machine."""
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What the widths of one model cost, in the unit of a budget.
 
-    network: Network
-    machine: Machine
+    Parameters
+    ----------
+    budget_of : str
+    table : mapping of str to mapping of int to float
+        What each free layer costs at each width when all layers have it, weights and activations alike.
+    rest : float
+        What the pinned layers and the poolings cost.
+    total : callable of Widths to float
+        What all layers cost, exactly: a layer's cycles depend a little on its neighbours' widths, which the table
+        cannot say.
+    step : float
+        The least difference between two totals.
+    """
 
-    @classmethod
-    def of(cls, model: SwitchableNetwork, lanes: int = 32, columns: int = 16) -> HardwareCosts:
-        """Return the costs on a machine of this size, with memories that fit the model."""
-        network = export_network(model)
-        widths = model.width_set
-        machine = Machine.sized(widths, widths, lanes, columns)
-        uniform = [_uniform(network, model, bits) for bits in widths]
-        return cls(network, fit_machine(network, uniform, machine))
+    budget_of: str
+    table: Table
+    rest: float
+    total: Callable[[Widths], float]
+    step: float
 
-    def table(self, model: SwitchableNetwork, budget_of: str) -> dict[str, dict[int, float]]:
-        """Return what each free layer costs at each width, weights and activations alike; the rest is :meth:`rest`."""
-        costs: dict[str, dict[int, float]] = {name: {} for name, _ in free_layers(model)}
-        for bits in model.width_set:
-            layers = self._layers(_uniform(self.network, model, bits), budget_of)
-            for name in costs:
-                costs[name][bits] = layers[name]
-        return costs
+    @property
+    def cheapest(self) -> dict[str, int]:
+        """The width of every free layer at which it costs least."""
+        return {name: min(costs, key=costs.__getitem__) for name, costs in self.table.items()}
 
-    def total(self, model: SwitchableNetwork, widths: Widths, budget_of: str) -> float:
-        """Return what an image costs at these widths: exact, by building the program."""
-        assignment = Assignment(name="budget", network=self.network, layers=model.layer_widths(widths))
-        return sum(self._layers(assignment, budget_of).values())
 
-    def rest(self, model: SwitchableNetwork, budget_of: str) -> float:
-        """Return what the pinned layers and the poolings cost."""
-        free = dict(free_layers(model))
-        layers = self._layers(_uniform(self.network, model, model.width_set.highest), budget_of)
-        return sum(cost for name, cost in layers.items() if name not in free)
+def costs_of(model: SwitchableNetwork, budget_of: str) -> Costs:
+    """Return the costs that a budget is about.
 
-    def _layers(self, assignment: Assignment, budget_of: str) -> dict[str, float]:
-        program = build(self.network, fit_machine(self.network, [assignment], self.machine), [assignment])
-        part = program.assignments[assignment.name]
+    Parameters
+    ----------
+    budget_of : str
+        ``average-width``: mean bits of a weight, pinned layers left out. ``cycles``, ``weight-traffic`` (bits read from
+        the weight memory): of one image on a machine of 32 x 16, pinned layers included.
+
+    Raises
+    ------
+    ValueError
+        If ``budget_of`` is something else.
+    """
+    if budget_of not in BUDGETS:
+        raise ValueError(f"the budget must be of {', '.join(BUDGETS)}, not {budget_of!r}")
+    if budget_of == AVERAGE_WIDTH:
+        layers = dict(free_layers(model))
+        weights = sum(layers.values())
+        return Costs(
+            budget_of=budget_of,
+            table={name: {bits: bits * count / weights for bits in model.width_set} for name, count in layers.items()},
+            rest=0.0,
+            total=lambda widths: average_width(model, widths.weight_bits),
+            step=1 / weights,
+        )
+    return _hardware_costs(model, budget_of)
+
+
+def average_width(model: SwitchableNetwork, weight_bits: Mapping[str, int]) -> float:
+    """Return the mean bits of a weight, pinned layers left out."""
+    layers = dict(free_layers(model))
+    return sum(weight_bits[name] * count for name, count in layers.items()) / sum(layers.values())
+
+
+def _hardware_costs(model: SwitchableNetwork, budget_of: str, lanes: int = 32, columns: int = 16) -> Costs:
+    network = export_network(model)
+    sized = Machine.sized(model.width_set, model.width_set, lanes, columns)
+
+    def assigned(widths: Widths) -> Assignment:
+        return Assignment(name="budget", network=network, layers=model.layer_widths(widths))
+
+    uniform = {bits: _uniform(model, bits) for bits in model.width_set}
+    machine = fit_machine(network, [assigned(widths) for widths in uniform.values()], sized)
+
+    def layer_costs(widths: Widths) -> dict[str, int]:
+        assignment = assigned(widths)
+        found = estimate(network, fit_machine(network, [assignment], machine), assignment)
         if budget_of == CYCLES:
-            return {one.name: float(one.cycles) for one in image_timing(program.machine, part).layers}
-        rows = {
-            name: fields["tiles"] * fields["tile_rows"] * fields["planes_read"] * bool(fields["has_weights"])
-            for name, fields in zip(assignment.layers, part.tiles, strict=True)
-        }
-        return {name: float(count * program.machine.weight_port_bits) for name, count in rows.items()}
+            return {layer.name: layer.cycles for layer in found.layers}
+        return {layer.name: layer.traffic.weight_bits for layer in found.layers}
+
+    free = [name for name, _ in free_layers(model)]
+    costs = {bits: layer_costs(widths) for bits, widths in uniform.items()}
+    return Costs(
+        budget_of=budget_of,
+        table={name: {bits: layers[name] for bits, layers in costs.items()} for name in free},
+        rest=sum(cost for name, cost in costs[model.width_set.highest].items() if name not in free),
+        total=lambda widths: sum(layer_costs(widths).values()),
+        step=1,
+    )
 
 
-def _uniform(network: Network, model: SwitchableNetwork, bits: int) -> Assignment:
-    widths = model.resolve(lambda name: bits, lambda tensor: bits)
-    return Assignment(name=f"W{bits}A{bits}", network=network, layers=model.layer_widths(widths))
+def _uniform(model: SwitchableNetwork, bits: int) -> Widths:
+    return model.resolve(lambda name: bits, lambda tensor: bits)
+
+
+def require_reachable(model: SwitchableNetwork, costs: Costs, budget: float) -> None:
+    """Raise ``ValueError`` unless the model keeps to the budget with every layer at its cheapest width.
+
+    The values of the weights do not matter, so that a model can be asked before it is trained.
+    """
+    least = costs.total(widths_of(model, costs.cheapest))
+    if not budget >= least:
+        raise ValueError(
+            f"a budget of {costs.budget_of} must be at least {least:.12g} here, with every layer at its cheapest "
+            f"width, not {budget:.12g}"
+        )
 
 
 def allocate_widths(
@@ -172,8 +222,7 @@ def allocate_widths(
     ----------
     sensitivities : mapping of str to float
     budget_of : str
-        ``average-width``: mean bits of a weight, pinned layers left out. ``cycles``, ``weight-traffic``: of one image
-        on a machine of 32 x 16, pinned layers included.
+        As in :func:`costs_of`.
     budget : float
         At most this.
 
@@ -182,22 +231,19 @@ def allocate_widths(
     ValueError
         If nothing is within the budget, or it is of something else.
     """
-    losses = weight_losses(model, sensitivities)
-    if budget_of == AVERAGE_WIDTH:
-        return widths_of(model, allocate(losses, width_costs(model), budget))
-    if budget_of not in BUDGETS:
-        raise ValueError(f"the budget must be of {', '.join(BUDGETS)}, not {budget_of!r}")
-    hardware = HardwareCosts.of(model)
-    costs, rest = hardware.table(model, budget_of), hardware.rest(model, budget_of)
-    # A layer's cycles depend a little on its neighbours' widths, which the table cannot say: allow less until the
-    # exact cycles are within the budget.
-    allowed = budget - rest
-    while True:
-        widths = widths_of(model, allocate(losses, costs, allowed))
-        over = hardware.total(model, widths, budget_of) - budget
+    costs = costs_of(model, budget_of)
+    require_reachable(model, costs, budget)
+    losses, cheapest = weight_losses(model, sensitivities), costs.cheapest
+    least = sum(costs.table[name][bits] for name, bits in cheapest.items())
+    # Allow less until the exact total is within the budget.
+    allowed = budget - costs.rest
+    while allowed >= least:
+        widths = widths_of(model, allocate(losses, costs.table, allowed))
+        over = costs.total(widths) - budget
         if over <= 0:
             return widths
-        allowed -= max(over, 1.0)
+        allowed -= max(over, costs.step)
+    return widths_of(model, cheapest)
 
 
 def leave_assignment(model: SwitchableNetwork, name: str, widths: Widths) -> None:

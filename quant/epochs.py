@@ -197,15 +197,16 @@ class JointTraining:
         Raises
         ------
         ValueError
-            If the model was prepared for another method than the configuration's.
+            If the model was prepared for another method than the configuration's, or cannot keep to its budget.
         """
         if model.method != config.method:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
+        method = find_method(config.method)
+        method.check_budget(model, config.budget_of, config.budget)
         generator = torch.Generator().manual_seed(config.seed + 1)
         distributed.synchronise(model)
         # Before the scales are fitted the model still is the float network.
         partner = FloatPartner(model) if partner is None else partner
-        method = find_method(config.method)
         start = Start(
             model=model,
             partner=partner,

@@ -18,6 +18,9 @@ from hwsim.network import FLOOR, ROUND
 HALF_EVEN = "half-even"
 """A rule for comparisons in training only."""
 
+BIPOLAR_LIMITS = (-2, 2)
+"""Range of a bipolar weight, in its steps: each sign stands for half of the stored range, which is four steps wide."""
+
 
 def round_half_up(values: Tensor) -> Tensor:
     """Return ``floor(values + 1/2)``: round to nearest, ties toward +infinity (``torch.round`` rounds ties to even)."""
@@ -60,7 +63,7 @@ def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = 
     ``half-even`` breaks ties as the released code of the paper does; no hardware has it, so that it cannot be exported.
     """
     if target_bits == 1:
-        return torch.where(codes >= 0, 1.0, -1.0).to(codes.dtype)
+        return bipolar_codes(codes)
     if target_bits == stored_bits:
         return codes
     shift = stored_bits - target_bits
@@ -73,6 +76,11 @@ def switch_codes(codes: Tensor, stored_bits: int, target_bits: int, rule: str = 
     return switched.clamp_(max=spec.signed_high(target_bits))
 
 
+def bipolar_codes(values: Tensor) -> Tensor:
+    """Return -1 where ``values`` are negative and +1 elsewhere, zero included: ``spec.switch`` at 1 bit."""
+    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
+
+
 def activation_codes(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
     """Return ``clamp(floor(values / scale + 1/2), low, high)`` as a float tensor of integers (eq. 4)."""
     return round_half_up_(values / scale).clamp_(low, high)
@@ -83,8 +91,9 @@ class _DoubleRounding(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, scale: Tensor, stored_bits: int, target_bits: int, rule: str) -> Tensor:
         codes = switch_codes(weight_codes(weight, scale, stored_bits), stored_bits, target_bits, rule)
         step = per_channel(scale, weight) * 2.0 ** spec.switch_scale_exponent(stored_bits, target_bits)
-        # A bipolar weight stands for half of the stored range, which is four of its steps wide.
-        low, high = (-2, 2) if target_bits == 1 else (spec.signed_low(target_bits), spec.signed_high(target_bits))
+        low, high = spec.signed_low(target_bits), spec.signed_high(target_bits)
+        if target_bits == 1:
+            low, high = BIPOLAR_LIMITS
         if rule == FLOOR and 1 < target_bits < stored_bits:
             # The highest code stands for the whole step above it.
             high += 1
@@ -99,6 +108,20 @@ class _DoubleRounding(torch.autograd.Function):
         passed = _inside(gradient, quotient, *ctx.limits)
         slope = (gradient * codes).sub_(passed * quotient)
         return passed, slope.flatten(1).sum(1), None, None, None
+
+
+class _Bipolar(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor) -> Tensor:
+        codes, step = bipolar_codes(weight), per_channel(scale, weight)
+        ctx.save_for_backward(weight / step, codes)
+        return codes * step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        quotient, codes = ctx.saved_tensors
+        (gradient,) = gradients
+        return _inside(gradient, quotient, *BIPOLAR_LIMITS), (gradient * codes).flatten(1).sum(1)
 
 
 class _QuantizeActivation(torch.autograd.Function):
@@ -169,6 +192,24 @@ def double_rounding(weight: Tensor, scale: Tensor, stored_bits: int, target_bits
         The switch, as in :func:`switch_codes`. Under ``floor`` the code range reaches one step further up.
     """
     return _DoubleRounding.apply(weight, scale, stored_bits, target_bits, rule)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def bipolar(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return the real weights of a float weight at 1 bit, not switched from a stored code: its sign times ``scale``.
+
+    Zero counts as positive. ``double_rounding`` at 1 bit takes the sign of the stored code, whose first rounding makes
+    all down to minus half a step positive too: next to none at 8 stored bits, a sixth of normal weights at 2.
+
+    Gradients, with q = weight / scale: the weight's straight through where -2 <= q <= 2; the scale's is the incoming
+    gradient * sign, summed over each output channel: the signs do not depend on the scale.
+
+    Parameters
+    ----------
+    weight : float tensor of shape (out, ...)
+    scale : float tensor of shape (out,), positive
+        mean|w| of a channel makes the squared error least (XNOR-Net, arXiv 1603.05279).
+    """
+    return _Bipolar.apply(weight, scale)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def quantize_activation(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:

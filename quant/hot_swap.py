@@ -8,7 +8,8 @@ diverse. This reconstruction is ours: a layer keeps one float weight W. At width
     W_b = inverse Haar(a_LL * LL, a_LH * LH, a_HL * HL, a_HH * HH),
 
 with four learned gains for each width that start at 1 (the transform is orthonormal, so that W_b starts as W), and W_b
-is quantized with a learned scale of each width and output channel, as in LSQ. 1-bit weights are bipolar.
+is quantized with a learned scale of each width and output channel, as in LSQ. 1-bit weights are bipolar: the sign of
+W_1 times a scale that starts at mean|W|.
 
 What is stored: W in float32 (32 bits a weight, where Double Rounding stores 8), and per layer and width four gains and
 the scales. What a switch costs: not a shift of a code, but an inverse transform and a quantization of every weight, so
@@ -24,14 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwsim import spec
 from hwsim.precision import WidthSet
-from quant import functional
+from quant import functional, lsq
 from quant.layers import CodeQuantizer, OutputQuantizer, QuantMaxPool2d, Reconstruction
 from quant.switchable import SwitchableNetwork, code_widths
 
 BIPOLAR_STORED_BITS = 2
-"""Width of the stored codes of a bipolar layer: their sign is the weight."""
+"""Width of the stored codes of a bipolar layer, -1 and +1: the least in which both fit."""
 
 
 def haar(matrix: Tensor) -> Tensor:
@@ -80,20 +80,16 @@ class WaveletWeights(Reconstruction):
     def quantized(self, weight: Tensor, bits: int) -> Tensor:
         """Return the real weights at ``bits`` bits, differentiable."""
         rebuilt = self.reconstruct(weight, bits)
-        return functional.double_rounding(rebuilt, self.scales[str(bits)], stored_bits_at(bits), bits)
-
-
-def stored_bits_at(bits: int) -> int:
-    """Return the width of the stored codes of a model of one width."""
-    return max(bits, BIPOLAR_STORED_BITS)
+        if bits == 1:
+            return functional.bipolar(rebuilt, self.scales[str(bits)])
+        return functional.double_rounding(rebuilt, self.scales[str(bits)], bits, bits)
 
 
 def initial_scale(weight: Tensor, bits: int) -> Tensor:
-    """Return the scale of the stored code that each output channel starts with: LSQ's, or mean|w| for bipolar ones."""
-    mean = weight.flatten(1).abs().mean(1).clamp(min=1e-6)
+    """Return the scale that each output channel of ``weight`` (out, ...) starts with: LSQ's, or mean|w| at 1 bit."""
     if bits == 1:
-        return mean * 2.0 ** -spec.switch_scale_exponent(BIPOLAR_STORED_BITS, 1)
-    return 2 * mean / spec.signed_high(bits) ** 0.5
+        return weight.flatten(1).abs().mean(1).clamp(min=1e-6)
+    return lsq.initial_scale(weight, bits)
 
 
 def wavelet_weights(model: SwitchableNetwork) -> None:
@@ -107,8 +103,8 @@ def wavelet_weights(model: SwitchableNetwork) -> None:
 def at_width(model: SwitchableNetwork, bits: int) -> SwitchableNetwork:
     """Return the model that is switched to ``bits`` bits: its width set is {bits}, or {2, 1} for bipolar weights.
 
-    Its weights at ``bits`` are those of ``model``, bit for bit. Width 2 of a bipolar model is there because codes need
-    two bits to be stored; it is not trained.
+    Its weights at ``bits`` are those of ``model``, bit for bit. Width 2 of a bipolar model is there because -1 and +1
+    need two bits to be stored; its weights are those of width 1, and its activations are not trained.
 
     Raises
     ------
@@ -125,7 +121,9 @@ def at_width(model: SwitchableNetwork, bits: int) -> SwitchableNetwork:
         wavelet = layer.reconstruction
         if not isinstance(wavelet, WaveletWeights):
             raise ValueError(f"layer {name}: has the same stored codes at every width, and nothing to reconstruct")
-        layer.weight.copy_(wavelet.reconstruct(layer.weight, bits))
+        # At 1 bit the quantized weights: rounding W_1 to codes of two bits would make small negative weights positive.
+        taken = wavelet.quantized if bits == 1 else wavelet.reconstruct
+        layer.weight.copy_(taken(layer.weight, bits))
         layer.weight_scale.copy_(wavelet.scales[str(bits)])
         layer.stored_bits = width_set.highest
         layer.reconstruction = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from hwsim.precision import WidthSet
 from quant import hasb, hot_swap, lsq, truncation_ready
 from quant.any_precision import RecursiveStep
-from quant.bit_allocation import AVERAGE_WIDTH
+from quant.bit_allocation import AVERAGE_WIDTH, costs_of, require_reachable
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep
 from quant.hasb import MixedStep
@@ -37,6 +37,20 @@ def _several_widths(name: str) -> Callable[[WidthSet], None]:
 
 def _as_prepared(model: SwitchableNetwork) -> None:
     return None
+
+
+def _any_budget(model: SwitchableNetwork, budget_of: str, budget: float) -> None:
+    return None
+
+
+def _reachable_budget(model: SwitchableNetwork, budget_of: str, budget: float) -> None:
+    require_reachable(model, costs_of(model, budget_of), budget)
+
+
+def _reachable_average_width(model: SwitchableNetwork, budget_of: str, budget: float) -> None:
+    if budget_of != AVERAGE_WIDTH:
+        raise ValueError(f"sdq searches for an average-width, not for {budget_of}")
+    _reachable_budget(model, budget_of, budget)
 
 
 def _nothing_more(start: Start) -> dict[str, Any]:
@@ -78,8 +92,6 @@ def _hasb(start: Start) -> dict[str, Any]:
 
 
 def _sdq(start: Start) -> dict[str, Any]:
-    if start.budget_of != AVERAGE_WIDTH:
-        raise ValueError(f"sdq searches for an average-width, not for {start.budget_of}")
     return {"generator": start.generator, "average_bits": start.budget, "partner": start.partner}
 
 
@@ -101,6 +113,8 @@ class Method:
         Raises ``ValueError`` if the method cannot do a width set.
     adjust : callable of SwitchableNetwork
         Changes a model that was just prepared.
+    check_budget : callable of (SwitchableNetwork, str, float)
+        Raises ``ValueError`` if the method cannot keep a prepared model to a budget: what it is of, and how much.
     begin : callable of Start
         Looks at a model that is still the float network, and returns more arguments of ``step``.
     """
@@ -111,6 +125,7 @@ class Method:
     uses_alrs: bool = False
     check_widths: Callable[[WidthSet], None] = _any_widths
     adjust: Callable[[SwitchableNetwork], None] = _as_prepared
+    check_budget: Callable[[SwitchableNetwork, str, float], None] = _any_budget
     begin: Callable[[Start], dict[str, Any]] = _nothing_more
 
     def make_step(self, *, alrs: str, alrs_decay: float, **common: Any) -> TrainingStep:
@@ -139,6 +154,7 @@ METHODS: dict[str, Method] = {
         uses_alrs=True,
         has_partner=True,
         check_widths=_several_widths("hasb"),
+        check_budget=_reachable_budget,
         begin=_hasb,
     ),
     "sdq": Method(
@@ -147,6 +163,7 @@ METHODS: dict[str, Method] = {
         uses_alrs=True,
         has_partner=True,
         check_widths=_several_widths("sdq"),
+        check_budget=_reachable_average_width,
         begin=_sdq,
     ),
     "hot-swap": Method(

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from hwsim import spec
 from quant import distributed, functional
-from quant.bit_allocation import free_layers, leave_assignment, width_costs, widths_of
+from quant.bit_allocation import average_width, free_layers, leave_assignment, widths_of
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep
 from quant.layers import QuantWeightLayer
@@ -109,9 +109,6 @@ class StochasticStep(JointStep):
     _search: _Search = field(init=False)
 
     def __post_init__(self) -> None:
-        if len(self.model.width_set) > 1 and not self.average_bits >= self.model.width_set.widths[-1]:
-            low = self.model.width_set.widths[-1]
-            raise ValueError(f"an average width must be at least {low}, the lowest, not {self.average_bits!r}")
         object.__setattr__(self, "_search", _Search(self.model))
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -169,7 +166,6 @@ class _Search:
     def __init__(self, model: SwitchableNetwork) -> None:
         self.model = model
         self.layers = {name: layer for name, layer in model.weight_layers() if not model.is_pinned(name)}
-        self.costs = width_costs(model)
         # Index of the upper width of the pair in the width set.
         self.pairs = torch.zeros(len(self.layers), dtype=torch.int64)
         self.logits = nn.Parameter(torch.full((len(self.layers),), START))
@@ -179,7 +175,7 @@ class _Search:
         return {name: widths[pair] for name, pair in zip(self.layers, self.pairs.tolist(), strict=True)}
 
     def average_bits(self) -> float:
-        return sum(self.costs[name][bits] for name, bits in self.upper_widths().items())
+        return average_width(self.model, self.upper_widths())
 
     def _lower(self, index: int) -> int | None:
         pair, widths = int(self.pairs[index]), self.model.width_set.widths

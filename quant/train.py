@@ -148,6 +148,7 @@ def train_network(
     config = config if config is not None else TrainingConfig()
     if resume and run_directory is None:
         raise ValueError("a run can only be resumed in its run directory, and none is given")
+    _check_method(config)
     floats = None if float_run is None else FloatRun(float_run, config)
     with _threads(config.threads), distributed.group():
         distributed.check(config.batch_size, config.self_distillation)
@@ -158,6 +159,12 @@ def train_network(
         split = split if split is not None else load_split(config, progress)
         stages = _Stages(config, split, run, floats, progress)
         return _train_network(stages, checkpoint)
+
+
+def _check_method(config: TrainingConfig) -> None:
+    """Raise ``ValueError`` for what the method would refuse only when the float network is trained."""
+    model = prepare(models.build(config.architecture), config.widths, method=config.method)
+    find_method(config.method).check_budget(model, config.budget_of, config.budget)
 
 
 FLOAT, COMPARE_FLOAT = "float", "compare_float"

@@ -368,8 +368,8 @@ REFUSED: dict[str, Callable[[], object]] = {
     "weight width": lambda: build_small(network=small_network(WidthSet((8, 3))), weight_bits=3),
     "activation width": lambda: build_small(network=small_network(WidthSet((8, 3))), code=3),
     "bipolar channels": lambda: build_small(
-        Machine(weight_widths=WidthSet((8, 1)), activation_widths=WIDTHS, banks=1),
-        small_network(WidthSet((8, 1))),
+        Machine(weight_widths=WidthSet((8, 1)), activation_widths=WIDTHS),
+        small_network(WidthSet((8, 1)), (Convolution(channels=5), Convolution(channels=4))),
         weight_bits=1,
     ),
     "accumulator": lambda: build_in(accumulator_bits=14),

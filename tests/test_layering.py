@@ -18,7 +18,7 @@ CONTRACT = {"spec", "precision", "network", "requantize", "machine", "program"}
 MAY_IMPORT = {
     "hwsim": {"hwsim": None},
     "rtl": {"rtl": None, "hwsim": CONTRACT | {"whole_file"}},
-    "quant": {"quant": None, "hwsim": CONTRACT | {"network_file", "assignments", "timing", "whole_file"}},
+    "quant": {"quant": None, "hwsim": CONTRACT | {"network_file", "assignments", "estimate", "timing", "whole_file"}},
     "sim_tests": {"sim_tests": None, "rtl": None, "hwsim": None},
 }
 """Package -> package it may import -> the modules it may import there, or None for all."""

@@ -11,7 +11,7 @@ from hwsim import spec, tensor_places
 from hwsim.assignments import uniform_assignments
 from hwsim.layer_geometry import input_units, layer_geometry, window
 from hwsim.machine import LOAD_TARGETS, MEMORY_NAMES, Machine
-from hwsim.network import AveragePool2d, Conv2d, Linear, MaxPool2d, uniform_assignment
+from hwsim.network import AveragePool2d, Conv2d, Linear, MaxPool2d, assignment_from_weights, uniform_assignment
 from hwsim.precision import CATALOG, WidthSet
 from hwsim.program import Program, accumulator_bound, build, describe, fit_machine, requirements
 from hwsim.random_network import (
@@ -453,8 +453,38 @@ def test_bipolar_weights_need_full_units() -> None:
     network = random_network(1, widths, (1, 6, 6), (Convolution(channels=6), Convolution(channels=8), AveragePool()))
     assignment = uniform_assignment(network, 1)
     machine = fit_machine(network, [assignment], Machine.sized(widths, widths, 8, 8))
-    with pytest.raises(ValueError, match="layer conv2: bipolar weights need input channels in a multiple of 32, not 6"):
+    # No word is shorter than that of one lane.
+    with pytest.raises(ValueError, match="layer conv2: bipolar weights need input channels in a multiple of 8, not 6"):
         build(network, machine, [assignment])
+
+
+@pytest.mark.parametrize(("channels", "banks"), [(32, 8), (16, 16), (8, 32), (24, 32), (48, 16)])
+def test_a_machine_gets_the_fewest_banks_whose_words_bipolar_channels_fill(channels: int, banks: int) -> None:
+    widths = WidthSet((2, 1))
+    sketches = (Convolution(channels=channels), Convolution(channels=8), AveragePool())
+    network = random_network(1, widths, (1, 6, 6), sketches)
+    sized = Machine.sized(widths, widths, 32, 16)
+    assert sized.banks == 8
+    assignments = [uniform_assignment(network, bits) for bits in widths]
+    machine = fit_machine(network, assignments, sized)
+    build(network, machine, assignments)
+    assert machine.banks == banks
+    # The rest is as if so many banks had been asked for, and without bipolar weights nothing changes.
+    assert machine == fit_machine(network, assignments, Machine.sized(widths, widths, 32, 16, banks=banks))
+    assert fit_machine(network, assignments[:1], sized).banks == 8
+    assert fit_machine(network, assignments, dataclasses.replace(sized, banks=32, weight_port_bits=16)).banks == 32
+
+
+def test_more_banks_leave_no_more_requantizers_than_a_word_has_channels() -> None:
+    wide, bipolar = WidthSet((8,)), WidthSet((8, 1))
+    network = random_network(1, bipolar, (1, 6, 6), (Convolution(channels=6), Convolution(channels=8), AveragePool()))
+    weights = {layer.name: 1 for layer in network.weight_layers}
+    assignment = assignment_from_weights(network, "W1A8", weights, lambda tensor: 8)
+    sized = Machine.sized(bipolar, wide, 16, 8)
+    assert (sized.banks, sized.requantizers, sized.weight_port_bits) == (4, 4, 32)
+    machine = fit_machine(network, [assignment], sized)
+    build(network, machine, [assignment])
+    assert (machine.banks, machine.requantizers, machine.weight_port_bits) == (8, 2, 16)
 
 
 def plane_serial_extremes(weights: np.ndarray, bits: int, activations: np.ndarray) -> tuple[int, int]:

@@ -101,8 +101,29 @@ def test_gradients_of_the_floor_rule_pass_exactly_where_nothing_is_clipped(bits)
 
 
 def test_a_wrong_sign_of_a_bipolar_weight_is_caught():
-    changed = mutant("quant.functional", ("torch.where(codes >= 0, 1.0, -1.0)", "torch.where(codes > 0, 1.0, -1.0)"))
+    changed = mutant("quant.functional", ("torch.where(values >= 0, 1.0, -1.0)", "torch.where(values > 0, 1.0, -1.0)"))
     assert switch_errors(changed, 8, 1) == [(0, -1.0)]
+
+
+def test_bipolar_weights_and_their_gradients():
+    weight = torch.tensor([[-1.1, -1.0, -0.01, -0.0, 0.0, 0.01, 1.0, 1.1], [-8.0, -2.0, -0.1, 0.0, 0.1, 2.0, 6.0, 8.0]])
+    weight.requires_grad_()
+    scale = torch.tensor([0.5, 3.0], requires_grad=True)
+    values = functional.bipolar(weight, scale)
+    signs = torch.tensor([[-1.0, -1, -1, 1, 1, 1, 1, 1], [-1.0, -1, -1, 1, 1, 1, 1, 1]])
+    assert torch.equal(values, signs * scale.detach()[:, None])
+    incoming = torch.arange(1.0, 17).reshape(2, 8)
+    values.backward(incoming)
+    passed = torch.tensor([[0.0, 1, 1, 1, 1, 1, 1, 0], [0.0, 1, 1, 1, 1, 1, 1, 0]])
+    assert torch.equal(weight.grad, incoming * passed)
+    assert torch.equal(scale.grad, (incoming * signs).sum(1))
+
+
+def test_mean_magnitude_is_the_best_scale_of_bipolar_weights():
+    weight = torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
+    scale = weight.abs().mean(1).requires_grad_()
+    (functional.bipolar(weight, scale) - weight).square().sum().backward()
+    assert float(scale.grad.abs().max()) < 1e-3
 
 
 def rounded(value, low, high):

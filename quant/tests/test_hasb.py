@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from hwsim.assignments import learned_assignments
-from quant import data, hasb
-from quant.bit_allocation import free_layers
+from hwsim.precision import CATALOG
+from quant import data, hasb, train
+from quant.bit_allocation import BUDGETS, costs_of, free_layers, widths_of
 from quant.convert import prepare
 from quant.epochs import JointTraining
 from quant.export import export_network
@@ -86,6 +87,35 @@ def test_layers_draw_widths_of_their_own_as_often_as_sigma_says():
     for tensor, bits in drawn.code_bits.items():
         readers = [drawn.weight_bits[name] for name in step.model.readers(tensor) if name in names]
         assert not readers or bits in (8, max(readers))
+
+
+@pytest.mark.parametrize(
+    ("budget_of", "budget", "message"),
+    [
+        ("average-width", 1.0, r"a budget of average-width must be at least 2 here, .* not 1$"),
+        ("cycles", 4.0, r"a budget of cycles must be at least [\d]+ here, .* not 4$"),
+        ("weight-traffic", 4.0, r"a budget of weight-traffic must be at least [\d]+ here, .* not 4$"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused_when_training_begins(budget_of, budget, message, monkeypatch):
+    with pytest.raises(ValueError, match=message):
+        training(budget_of=budget_of, budget=budget)
+    # Not even the float network is trained for it.
+    monkeypatch.setattr(train, "FloatTraining", None)
+    config = TrainingConfig(method="hasb", budget_of=budget_of, budget=budget, compare_float=False)
+    with pytest.raises(ValueError, match=message):
+        train.train_network(config, progress=False)
+
+
+@pytest.mark.parametrize("budget_of", BUDGETS)
+def test_the_least_budget_that_training_begins_with_can_be_kept_in_the_end(budget_of):
+    before = prepare(small_model(), CATALOG["8-6-4-2"])
+    costs = costs_of(before, budget_of)
+    least = costs.total(widths_of(before, costs.cheapest))
+    run, images, labels = training(budget_of=budget_of, budget=least)
+    run.run_epoch(images, labels, 0)
+    run.finish()
+    assert costs_of(run.model, budget_of).total(run.model.learned["hasb"]) <= least
 
 
 def test_training_leaves_widths_within_the_budget():

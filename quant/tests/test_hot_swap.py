@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from hwsim import engine
 from hwsim.assignments import uniform_assignments
 from hwsim.precision import WidthSet
-from hwsim.requantize import build_requantizers
+from hwsim.requantize import build_requantizers, switched_weights
 from hwsim.tests.mutation import mutant
 from quant import data, hot_swap
 from quant.convert import prepare
@@ -95,6 +97,58 @@ def test_a_switched_model_is_the_same_function_and_exports(model, bits, images):
     assert all(np.array_equal(found[key], values) for key, values in expected.items())
     weights = switched.layer("blocks.0.conv1").switched_codes(bits).unique().tolist()
     assert weights == [-1, 1] if bits == 1 else len(weights) > 1
+
+
+def bipolar_errors(module, model):
+    """Return the layers whose weights at 1 bit are not sign times scale, in training or as exported."""
+    model = copy.deepcopy(model)
+    for _, layer in model.weight_layers():
+        if layer.reconstruction is not None:
+            layer.reconstruction.__class__ = module.WaveletWeights
+    exported, wrong = export_network(module.at_width(model, 1)), []
+    for name, layer in model.weight_layers():
+        if model.is_pinned(name):
+            continue
+        wavelet = layer.reconstruction
+        rebuilt = wavelet.reconstruct(layer.weight, 1).detach().numpy()
+        signs = np.where(rebuilt >= 0, 1, -1)
+        scale = wavelet.scales["1"].detach().numpy()
+        found = exported.layer(name)
+        trained = wavelet.quantized(layer.weight, 1).detach().numpy()
+        right = (
+            np.array_equal(trained, signs * scale.reshape(-1, *(1,) * (signs.ndim - 1)))
+            and np.array_equal(switched_weights(found, 1), signs)
+            and np.array_equal(switched_weights(found, 2), signs)
+            and np.array_equal(found.weight_scale, scale)
+        )
+        if not right:
+            wrong.append(name)
+    return wrong
+
+
+def test_bipolar_weights_are_the_signs_of_the_reconstruction(model):
+    assert bipolar_errors(hot_swap, model) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The weights through the switch from codes of two bits: positive down to minus half a step.
+        (
+            "return functional.bipolar(rebuilt, self.scales[str(bits)])",
+            "return functional.double_rounding(rebuilt, self.scales[str(bits)], 2, 1)",
+        ),
+        ("taken = wavelet.quantized if bits == 1 else wavelet.reconstruct", "taken = wavelet.reconstruct"),
+        ("layer.weight_scale.copy_(wavelet.scales[str(bits)])", "layer.weight_scale.mul_(2)"),
+    ],
+)
+def test_biased_bipolar_weights_are_caught(model, change):
+    assert bipolar_errors(mutant("quant.hot_swap", change), model)
+
+
+def test_a_bipolar_scale_starts_at_the_mean_magnitude():
+    weight = torch.randn(4, 3, 3, 3)
+    assert torch.equal(hot_swap.initial_scale(weight, 1), weight.abs().mean((1, 2, 3)))
 
 
 def test_a_model_of_all_widths_has_nothing_to_export(model):
