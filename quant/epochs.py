@@ -205,7 +205,8 @@ class JointTraining:
         if config.block_replacement > 0:
             pass_loss = BlockReplacement(model, config.block_replacement, generator)
         initialise_scales(model, images[:512])
-        model.fused = config.channels_last and fused.available()
+        # The kernels take a BatchNorm's statistics over the images of their own process.
+        model.fused = config.channels_last and fused.available() and distributed.processes() == 1
         distillation = None
         if config.self_distillation > 0:
             classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
