@@ -27,6 +27,8 @@ class RecursiveStep(TrainingStep):
         total = 0.0
         for bits in width_set:
             loss, logits = self.loss_of(bits, images, targets)
+            if bits == width_set.highest:
+                self.teach(logits)
             # The mean of the widths, so that a learning rate means the same for every width set.
             (loss / len(width_set)).backward()  # type: ignore[no-untyped-call]
             targets = logits.detach().softmax(1)

@@ -47,19 +47,26 @@ def group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def check(batch_size: int, self_distillation: float) -> None:
+def check(batch_size: int) -> None:
     """Raise ``ValueError`` if several processes cannot train like this."""
     count = processes()
     if batch_size % count:
         raise ValueError(f"the batch size must be a multiple of the {count} processes, not {batch_size}")
-    if count > 1 and self_distillation > 0:
-        raise ValueError(f"self-distillation remembers every image and needs a single process, not {count}")
 
 
 def share(batch: Tensor) -> Tensor:
     """Return this process' part of a mini-batch; the last images of one that cannot be dealt out evenly are dropped."""
     count = processes()
     return batch if count == 1 else batch[: len(batch) // count * count][rank() :: count]
+
+
+def gather(part: Tensor) -> Tensor:
+    """Return the mini-batch that all processes' parts, made by :func:`share`, are of."""
+    if processes() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(processes())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 @torch.no_grad()

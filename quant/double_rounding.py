@@ -222,7 +222,9 @@ class JointStep(TrainingStep):
         rate, scale_learning_rate : float
             lambda_b of ``decay``; lambda.
         """
-        loss, _ = self.loss_of(widths, images, targets)
+        loss, logits = self.loss_of(widths, images, targets)
+        if bits == self.model.width_set.highest:
+            self.teach(logits)
         loss.backward()  # type: ignore[no-untyped-call]
         self.average_gradients()
         if self.alrs == EQUATION_6:

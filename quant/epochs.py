@@ -210,8 +210,7 @@ class JointTraining:
         distillation = None
         if config.self_distillation > 0:
             classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
-            distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
-            pass_loss = distillation.wrap(pass_loss)
+            distillation = SelfDistillation(labels, classes, config.self_distillation)
         groups = parameter_groups(model)
         step = method.make_step(
             model=model,
@@ -220,6 +219,7 @@ class JointTraining:
             ),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,
+            record=None if distillation is None else distillation.record,
             alrs=config.alrs,
             alrs_decay=config.alrs_decay,
             **more,

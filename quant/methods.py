@@ -96,6 +96,8 @@ class Method:
         Makes the training step from the fields of ``quant.steps.TrainingStep``.
     uses_alrs : bool
         Whether the step also takes ``alrs`` and ``alrs_decay``.
+    own_teacher : str
+        What teaches in the method's own distillation, which self-distillation does not go with; empty if nothing does.
     check_widths : callable of WidthSet
         Raises ``ValueError`` if the method cannot do a width set.
     adjust : callable of SwitchableNetwork
@@ -107,6 +109,7 @@ class Method:
     about: str
     step: Callable[..., TrainingStep]
     uses_alrs: bool = False
+    own_teacher: str = ""
     check_widths: Callable[[WidthSet], None] = _any_widths
     adjust: Callable[[SwitchableNetwork], None] = _as_prepared
     begin: Callable[[Start], dict[str, Any]] = _nothing_more
@@ -142,6 +145,7 @@ METHODS: dict[str, Method] = {
         about="learned widths by stochastic quantization, then bin regularization and distillation",
         step=StochasticStep,
         uses_alrs=True,
+        own_teacher="the float network",
         check_widths=_several_widths("sdq"),
         begin=_sdq,
     ),

@@ -16,6 +16,9 @@ from quant.switchable import SwitchableNetwork, Widths, set_width
 PassLoss: TypeAlias = Callable[[int | Widths, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(width or widths, images, targets) -> (loss, logits) of one forward pass; targets are classes or probabilities."""
 
+Recorder: TypeAlias = Callable[[Tensor], None]
+"""Takes the logits of a pass."""
+
 
 def cross_entropy_pass(model: SwitchableNetwork) -> PassLoss:
     """Return the pass that every method has unless something wraps it: cross entropy of the model's logits."""
@@ -40,17 +43,25 @@ class TrainingStep:
         Of the quantization scales.
     pass_loss : PassLoss, optional
         Cross entropy of the model if not given.
+    record : Recorder, optional
+        Remembers what :meth:`teach` is given.
     """
 
     model: SwitchableNetwork
     weight_optimizer: torch.optim.Optimizer
     scale_optimizer: torch.optim.Optimizer
     pass_loss: PassLoss | None = None
+    record: Recorder | None = None
 
     def loss_of(self, bits: int | Widths, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return (loss, logits) of one pass at a width."""
         run = self.pass_loss if self.pass_loss is not None else cross_entropy_pass(self.model)
         return run(bits, images, targets)
+
+    def teach(self, logits: Tensor) -> None:
+        """Let the pass that stands for the highest width, once for each mini-batch, teach the next epoch's passes."""
+        if self.record is not None:
+            self.record(logits)
 
     def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
         """Train on one mini-batch at every width, and return the mean loss of the widths.

@@ -148,7 +148,7 @@ def train_network(
         raise ValueError("a run can only be resumed in its run directory, and none is given")
     floats = None if float_run is None else FloatRun(float_run, config)
     with _threads(config.threads), distributed.group():
-        distributed.check(config.batch_size, config.self_distillation)
+        distributed.check(config.batch_size)
         # One process writes, and says how far it is.
         leads = distributed.rank() == 0
         progress, checkpoint = progress and leads, checkpoint if leads else None
