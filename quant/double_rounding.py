@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from hwsim.precision import WidthSet
 from quant.layers import OutputQuantizer, QuantMaxPool2d
-from quant.steps import TrainingStep
+from quant.steps import TrainingStep, uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 
 DECAY, EQUATION_6 = "decay", "equation-6"
@@ -197,13 +197,15 @@ class JointStep(TrainingStep):
     alrs_decay: float
     alrs: str = DECAY
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss; parameters as in :class:`TrainingStep`."""
-        width_set = self.model.width_set
-        total = 0.0
-        for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
-            total += self.step_at(bits, bits, images, targets, learning_rate, rate, scale_learning_rate)
-        return total / len(width_set)
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch at every width, and return their losses; parameters as in :class:`TrainingStep`."""
+        rates = scaled_learning_rates(scale_learning_rate, self.model.width_set, self.alrs_decay)
+        return {
+            uniform_name(bits): self.step_at(bits, bits, images, targets, learning_rate, rate, scale_learning_rate)
+            for bits, rate in rates.items()
+        }
 
     def step_at(
         self,

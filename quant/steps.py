@@ -20,6 +20,38 @@ Recorder: TypeAlias = Callable[[Tensor], None]
 """Takes the logits of a pass."""
 
 
+def uniform_name(bits: int) -> str:
+    """Return the name of a width's uniform assignment.
+
+    >>> uniform_name(4)
+    'W4A4'
+    """
+    return f"W{bits}A{bits}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLoss:
+    """Mean losses of one epoch.
+
+    Parameters
+    ----------
+    mean : float
+        Of all passes.
+    passes : mapping of str to float
+        Of each pass of a mini-batch: by the name of its width such as ``W4A4``, by ``float32``, or by the name of the
+        method where layers have widths of their own.
+    """
+
+    mean: float
+    passes: Mapping[str, float]
+
+    @property
+    def told(self) -> str:
+        """For progress: the mean, then each pass where there are several."""
+        passes = ", ".join(f"{name} {loss:.3f}" for name, loss in self.passes.items())
+        return f"loss {self.mean:.3f}" + (f" ({passes})" if len(self.passes) > 1 else "")
+
+
 def cross_entropy_pass(model: SwitchableNetwork) -> PassLoss:
     """Return the pass that every method has unless something wraps it: cross entropy of the model's logits."""
 
@@ -63,8 +95,10 @@ class TrainingStep:
         if self.record is not None:
             self.record(logits)
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss of the widths.
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch at every width, and return the loss of each pass, named as in :class:`EpochLoss`.
 
         Parameters
         ----------

@@ -67,7 +67,7 @@ def test_every_method_learns(method):
     config = config_of(method, joint_epochs=12, batch_size=16, joint_learning_rate=2e-2)
     model = prepare(small_model(), config.widths, method=method)
     training = JointTraining.begin(model, *digits(), config)
-    losses = [training.run_epoch(*digits(), epoch) for epoch in range(12)]
+    losses = [training.run_epoch(*digits(), epoch).mean for epoch in range(12)]
     # In its second half SDQ learns from the float network, which knows nothing here.
     last = 5 if method == "sdq" else -1
     assert losses[last] < 0.96 * losses[0], losses
@@ -167,6 +167,34 @@ def test_a_loss_that_is_not_finite_stops_training():
     model.layer("linear").weight.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="the loss of joint training became nan in epoch 1: lower the learning rates"):
         training.run_epoch(*digits(), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("double-rounding", ["W8A8", "W4A4", "W2A2"]),
+        ("any-precision", ["W8A8", "W4A4", "W2A2"]),
+        ("lsq", ["W4A4"]),
+        ("hasb", ["hasb-W8A8", "hasb-W4A4", "hasb-W2A2"]),
+        ("sdq", ["sdq"]),
+    ],
+)
+def test_the_loss_of_every_pass_is_kept(method, names):
+    config = config_of(method)
+    training = JointTraining.begin(prepare(small_model(), config.widths, method=method), *digits(), config)
+    run, passes = training.step.pass_loss, []
+
+    def watched(*given):
+        loss, logits = run(*given)
+        passes.append(float(loss.detach()))
+        return loss, logits
+
+    object.__setattr__(training.step, "pass_loss", watched)
+    loss = training.run_epoch(*digits(), 0)
+    assert list(loss.passes) == names and len(passes) == 2 * len(names)
+    for index, kept in enumerate(loss.passes.values()):
+        assert kept == pytest.approx((passes[index] + passes[index + len(names)]) / 2)
+    assert loss.mean == pytest.approx(sum(passes) / len(passes))
 
 
 def test_methods_train_differently():
