@@ -185,8 +185,10 @@ class JointTraining:
         Raises
         ------
         ValueError
-            If the model was prepared for another method than the configuration's.
+            If the model was prepared for no method, or for another one than the configuration's.
         """
+        if not model.method:
+            raise ValueError("the model was prepared for no method: make it with prepare or assemble")
         if model.method != config.method:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
         generator = torch.Generator().manual_seed(config.seed + 1)
