@@ -125,7 +125,7 @@ def test_joint_training_learns(model):
     assert all(loss < 0.6 * losses[0][name] for name, loss in losses[-1].items())
 
 
-def test_equation_6_is_as_printed_and_turns_negative():
+def test_equation_6_turns_negative():
     gradients = [torch.tensor([0.02, -0.06]), torch.tensor(-3.0)]
     assert equation_6_rate(1.0, 8, 6, gradients) == pytest.approx(0.1 * (1.0 - (0.06 + 1.0) / 2))
     # The paper's learning rate and the size of gradients in its figure 7: uphill.
