@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:
             _check_writable(options.json)
         report, status = options.run(options)
-        if options.json is not None:
+        if options.json is not None and report:
             from hwsim.whole_file import write_json
 
             write_json(options.json, report)

@@ -18,6 +18,9 @@ def run_train(options: argparse.Namespace) -> Result:
     clock = Clock()
     trained = train_checkpoint(options, options.out / CHECKPOINT)
     clock.lap("train")
+    if trained.checkpoint is None:
+        # Under torchrun one process tells and writes for all.
+        return {}, OK
     print(accuracy_table([("float32", trained.float_accuracy), *named_by_width(trained.accuracies)]))
     print(f"{len(trained.split.test_labels)} test images, {clock.seconds['train']} s; {trained.checkpoint}")
     report = {

@@ -14,26 +14,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quant.steps import TrainingStep
+from quant.steps import TrainingStep, uniform_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecursiveStep(TrainingStep):
     """One mini-batch: accumulated gradients of all widths, recursive distillation, one step of each optimizer."""
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss; parameters as in :class:`TrainingStep`."""
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch at every width, and return their losses; parameters as in :class:`TrainingStep`."""
         width_set = self.model.width_set
-        total = 0.0
+        losses = {}
         for bits in width_set:
             loss, logits = self.loss_of(bits, images, targets)
+            if bits == width_set.highest:
+                self.teach(logits)
             # The mean of the widths, so that a learning rate means the same for every width set.
             (loss / len(width_set)).backward()  # type: ignore[no-untyped-call]
             targets = logits.detach().softmax(1)
-            total += float(loss.detach())
+            losses[uniform_name(bits)] = float(loss.detach())
         self.average_gradients()
         self.set_rates(learning_rate, scale_learning_rate)
         self.weight_optimizer.step()
         self.scale_optimizer.step()
         self.clear_gradients()
-        return total / len(width_set)
+        return losses

@@ -20,12 +20,16 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from hwsim.network import IMAGE, PINNED_BITS, Shape
 from hwsim.precision import WidthSet
+from quant.assemble import assemble
 from quant.layers import (
+    CodeQuantizer,
     OutputQuantizer,
     QuantAveragePool2d,
     QuantConv2d,
     QuantLinear,
     QuantMaxPool2d,
+    QuantWeightLayer,
+    SkipQuantizer,
     SwitchableBatchNorm,
 )
 from quant.methods import DOUBLE_ROUNDING
@@ -103,19 +107,27 @@ def prepare(
     ValueError
         If a width is wrong, the image shape is not known, or the method is unknown or cannot do the widths.
     """
-    chosen = find_method(method)
     width_set = widths if isinstance(widths, WidthSet) else WidthSet(tuple(widths))
-    chosen.check_widths(width_set)
+    find_method(method).check_widths(width_set)
+    _check_is_float(model)
     shape = image_shape if image_shape is not None else getattr(model, "image_shape", None)
     if shape is None or len(shape) != 3:
         raise ValueError(f"image_shape must be (channels, height, width), not {shape!r}")
     parameter = next(model.parameters(), torch.zeros(0))
     converter = _Converter(_traced(model, torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)))
     converter.run()
-    network = converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2])))
-    network.method = method
-    chosen.adjust(network)
+    network = converter.build(width_set, (int(shape[0]), int(shape[1]), int(shape[2])), method)
     return network.to(device=parameter.device, dtype=torch.float32)
+
+
+def _check_is_float(model: nn.Module) -> None:
+    quantized = (CodeQuantizer, SkipQuantizer, OutputQuantizer, QuantWeightLayer, QuantAveragePool2d, QuantMaxPool2d)
+    for path, module in model.named_modules():
+        if isinstance(module, quantized):
+            raise UnsupportedModelError(
+                f"module {path or 'at the top'} ({type(module).__name__}): has its quantizers already; "
+                "quant.assemble makes networks of such layers"
+            )
 
 
 def _traced(model: nn.Module, image: Tensor) -> fx.GraphModule:
@@ -470,7 +482,7 @@ class _Converter:
             )
         self.values[node] = self.value(source, node)
 
-    def build(self, width_set: WidthSet, image_shape: Shape) -> SwitchableNetwork:
+    def build(self, width_set: WidthSet, image_shape: Shape, method: str) -> SwitchableNetwork:
         """Return the network of the matched layers."""
         readers = {
             tensor: tuple(draft.name for draft in self.layers if draft.input == tensor)
@@ -502,7 +514,7 @@ class _Converter:
             else:
                 layers[draft.name] = _weight_layer(draft, width_set, is_pinned(draft.name), output)
         wiring = {draft.name: Wiring(input=draft.input, skip=draft.skip) for draft in self.layers}
-        return SwitchableNetwork(width_set, image_shape, layers, wiring)
+        return assemble(layers, wiring, width_set, image_shape, method=method)
 
 
 def _weight_layer(draft: _Draft, width_set: WidthSet, pinned: bool, output: OutputQuantizer | None) -> QuantLayer:

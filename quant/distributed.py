@@ -4,7 +4,8 @@ All processes draw the same batches, crops and widths from the same seeds, and k
 what a single process would have computed on the whole mini-batch: gradients are averaged before every optimizer step,
 and BatchNorm takes its statistics over all shares. The loss curve is therefore that of one process, up to the order
 in which float32 numbers are summed. ``DistributedDataParallel`` itself does neither of both for a network whose passes
-use other parameters at every width.
+use other parameters at every width. The kernels of ``quant.fused`` know one process only: with several, the plain
+operators run.
 
 Everything here does nothing unless :func:`begin` was called in a process that ``torchrun`` started.
 """
@@ -15,11 +16,12 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
 
 
 def processes() -> int:
@@ -45,19 +47,26 @@ def group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def check(batch_size: int, self_distillation: float) -> None:
+def check(batch_size: int) -> None:
     """Raise ``ValueError`` if several processes cannot train like this."""
     count = processes()
     if batch_size % count:
         raise ValueError(f"the batch size must be a multiple of the {count} processes, not {batch_size}")
-    if count > 1 and self_distillation > 0:
-        raise ValueError(f"self-distillation remembers every image and needs a single process, not {count}")
 
 
 def share(batch: Tensor) -> Tensor:
     """Return this process' part of a mini-batch; the last images of one that cannot be dealt out evenly are dropped."""
     count = processes()
     return batch if count == 1 else batch[: len(batch) // count * count][rank() :: count]
+
+
+def gather(part: Tensor) -> Tensor:
+    """Return the mini-batch that all processes' parts, made by :func:`share`, are of."""
+    if processes() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(processes())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 @torch.no_grad()
@@ -105,15 +114,35 @@ def synchronise(model: nn.Module) -> None:
                 module.forward = functools.partial(_batch_norm, module)  # type: ignore[method-assign]
 
 
+class _Mean(torch.autograd.Function):
+    """The mean of a tensor over the processes; the gradient is that of the sum of all processes' losses."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _averaged(values)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _averaged(gradient)
+
+
+def _averaged(values: Tensor) -> Tensor:
+    result = values.clone()
+    dist.all_reduce(result)
+    return result / processes()
+
+
 def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
     if not module.training:
         return type(module).forward(module, values)
     dimensions = [0, *range(2, values.dim())]
     shape = [1, -1, *[1] * (values.dim() - 2)]
-    # All shares are of one size.
-    center = all_reduce(values.mean(dimensions)) / processes()
-    centered = values - center.reshape(shape)
-    variance = all_reduce(centered.square().mean(dimensions)) / processes()
+    # Statistics are float32 under autocast too. All shares are of one size.
+    wide = values.to(module.weight.dtype)
+    center = _Mean.apply(wide.mean(dimensions))  # type: ignore[no-untyped-call]
+    centered = wide - center.reshape(shape)
+    variance = _Mean.apply(centered.square().mean(dimensions))  # type: ignore[no-untyped-call]
     if module.running_mean is not None and module.running_var is not None:
         count = processes() * values.numel() / values.shape[1]
         momentum = 0.1 if module.momentum is None else module.momentum
@@ -123,4 +152,4 @@ def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tens
             if module.num_batches_tracked is not None:
                 module.num_batches_tracked.add_(1)
     factor = module.weight * (variance + module.eps).rsqrt()
-    return centered * factor.reshape(shape) + module.bias.reshape(shape)
+    return (centered * factor.reshape(shape) + module.bias.reshape(shape)).to(values.dtype)

@@ -6,8 +6,12 @@ quantization scales at lambda_b.
 
 ALRS is the form of the released code, lambda_b = lambda * decay**k, where k = 0, 1, ... counts the widths downwards.
 Equations 6-7 of the paper subtract a gradient term from lambda that is larger than lambda itself for the gradients the
-paper plots: taken literally, lambda_b is then negative and pushes the scales uphill. They are here as an option, taken
-literally, for comparisons only.
+paper plots: lambda_b is then negative and pushes the scales uphill. They are here as an option, for comparisons only,
+with the sign as printed, but not with the paper's gradients. Those here are without LSQ's factor 1 / sqrt(Qp * N), Qp
+the highest code and N the values that share a scale, which makes no difference to Adam; in eq. 6 they are larger for
+it, by a hundred times for the 8-bit weights of a 3 x 3 x 16 kernel, and lambda_b is negative all the sooner. They are
+summed over each channel, not over the whole tensor. And where the paper's mean is over L layers, ours is over all
+scales of a pass: of weights, activations and skips.
 
 How far a scale moves. The paper's steps are absolute (Adam, 5e-4), so that what lambda_b means depends on the scale: in
 a step, an 8-bit activation scale of 0.02 can move by 2.5 %, a 2-bit one of 0.7 by less than a millionth of itself. The
@@ -29,7 +33,7 @@ from torch import Tensor, nn
 
 from hwsim.precision import WidthSet
 from quant.layers import OutputQuantizer, QuantMaxPool2d
-from quant.steps import TrainingStep
+from quant.steps import TrainingStep, uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 
 DECAY, EQUATION_6 = "decay", "equation-6"
@@ -79,14 +83,14 @@ def equation_7_factor(highest: int, bits: int) -> float:
 
 
 def equation_6_rate(learning_rate: float, highest: int, bits: int, gradients: Sequence[Tensor]) -> float:
-    """Return lambda_b = eta_b * (lambda - mean over scales of min(max|clip(gradient, -1, 1)|, 1)), eq. 6 as printed.
+    """Return lambda_b = eta_b * (lambda - mean over scales of min(max|clip(gradient, -1, 1)|, 1)), eq. 6.
 
     It is negative as soon as the gradients are larger than lambda, and a step of it climbs the loss.
 
     Parameters
     ----------
     gradients : sequence of Tensor
-        Of every scale that took part in the pass, weight and activation scales alike.
+        Of every scale that took part in the pass; the paper's are scaled, and one for each layer (see above).
     """
     largest = [min(float(gradient.clamp(-1.0, 1.0).abs().max()), 1.0) for gradient in gradients]
     return equation_7_factor(highest, bits) * (learning_rate - sum(largest) / max(len(largest), 1))
@@ -197,13 +201,15 @@ class JointStep(TrainingStep):
     alrs_decay: float
     alrs: str = DECAY
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss; parameters as in :class:`TrainingStep`."""
-        width_set = self.model.width_set
-        total = 0.0
-        for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
-            total += self.step_at(bits, bits, images, targets, learning_rate, rate, scale_learning_rate)
-        return total / len(width_set)
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch at every width, and return their losses; parameters as in :class:`TrainingStep`."""
+        rates = scaled_learning_rates(scale_learning_rate, self.model.width_set, self.alrs_decay)
+        return {
+            uniform_name(bits): self.step_at(bits, bits, images, targets, learning_rate, rate, scale_learning_rate)
+            for bits, rate in rates.items()
+        }
 
     def step_at(
         self,
@@ -222,7 +228,9 @@ class JointStep(TrainingStep):
         rate, scale_learning_rate : float
             lambda_b of ``decay``; lambda.
         """
-        loss, _ = self.loss_of(widths, images, targets)
+        loss, logits = self.loss_of(widths, images, targets)
+        if bits == self.model.width_set.highest:
+            self.teach(logits)
         loss.backward()  # type: ignore[no-untyped-call]
         self.average_gradients()
         if self.alrs == EQUATION_6:

@@ -17,7 +17,7 @@ from quant.double_rounding import ScaleOptimizer, initialise_scales, parameter_g
 from quant.methods import Start
 from quant.methods import method as find_method
 from quant.self_distillation import SelfDistillation
-from quant.steps import PassLoss, TrainingStep, cross_entropy_pass
+from quant.steps import EpochLoss, PassLoss, TrainingStep, cross_entropy_pass
 from quant.switchable import SwitchableNetwork, set_width
 from quant.training_config import ADAM, TrainingConfig
 from quant.training_state import load_optimizer, optimizer_tensors
@@ -120,8 +120,8 @@ class FloatTraining:
         """Leave the model in evaluation mode."""
         self.model.eval()
 
-    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> float:
-        """Train for one epoch, counted from 0, and return the mean loss.
+    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> EpochLoss:
+        """Train for one epoch, counted from 0, and return its mean losses.
 
         Parameters
         ----------
@@ -153,7 +153,8 @@ class FloatTraining:
             self.optimizer.step()
             mean = distributed.mean(float(loss.detach()))
             total, count = total + _finite(mean, "float", epoch), count + 1
-        return total / max(count, 1)
+        mean = total / max(count, 1)
+        return EpochLoss(mean=mean, passes={"float32": mean})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +198,10 @@ class JointTraining:
         Raises
         ------
         ValueError
-            If the model was prepared for another method than the configuration's, or cannot keep to its budget.
+            If the model was prepared for no method or another than the configuration's, or cannot keep to its budget.
         """
+        if not model.method:
+            raise ValueError("the model was prepared for no method: make it with prepare or assemble")
         if model.method != config.method:
             raise ValueError(f"the model was prepared for the method {model.method}, not {config.method}")
         method = find_method(config.method)
@@ -221,12 +224,12 @@ class JointTraining:
         if config.block_replacement > 0:
             pass_loss = BlockReplacement(model, partner, config.block_replacement, generator)
         initialise_scales(model, images[:512])
-        model.fused = config.channels_last and fused.available()
+        # The kernels take a BatchNorm's statistics over the images of their own process.
+        model.fused = config.channels_last and fused.available() and distributed.processes() == 1
         distillation = None
         if config.self_distillation > 0:
             classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
-            distillation = SelfDistillation(labels, classes, model.width_set.highest, config.self_distillation)
-            pass_loss = distillation.wrap(pass_loss)
+            distillation = SelfDistillation(labels, classes, config.self_distillation)
         groups = parameter_groups(model)
         step = method.make_step(
             model=model,
@@ -235,6 +238,7 @@ class JointTraining:
             ),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,
+            record=None if distillation is None else distillation.record,
             alrs=config.alrs,
             alrs_decay=config.alrs_decay,
             **more,
@@ -271,8 +275,8 @@ class JointTraining:
         self.step.finish()
         set_width(self.model, self.model.width_set.highest).eval()
 
-    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> float:
-        """Train for one epoch, counted from 0, and return the mean loss.
+    def run_epoch(self, images: Tensor, labels: Tensor, epoch: int) -> EpochLoss:
+        """Train for one epoch, counted from 0, and return its mean losses.
 
         Raises
         ------
@@ -286,6 +290,7 @@ class JointTraining:
         if self.distillation is not None:
             self.distillation.begin_epoch(epoch, config.joint_epochs)
         total, count = 0.0, 0
+        passes: dict[str, float] = {}
         shuffled = data.indexed_batches(
             images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
         )
@@ -295,9 +300,13 @@ class JointTraining:
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
             with _precision(config):
                 own = _in_format(distributed.share(batch), config)
-                loss = self.step.run(own, distributed.share(targets), *rates)
-            total, count = total + _finite(distributed.mean(loss), "joint", epoch), count + 1
-        return total / max(count, 1)
+                losses = self.step.run(own, distributed.share(targets), *rates)
+            mean = sum(losses.values()) / len(losses)
+            total, count = total + _finite(distributed.mean(mean), "joint", epoch), count + 1
+            for name, loss in losses.items():
+                passes[name] = passes.get(name, 0.0) + loss
+        means = {name: distributed.mean(one / count) for name, one in passes.items()}
+        return EpochLoss(mean=total / max(count, 1), passes=means)
 
 
 def _finite(loss: float, stage: str, epoch: int) -> float:

@@ -30,6 +30,7 @@ from torch import Tensor
 from quant.bit_allocation import allocate_widths, free_layers, leave_assignment, widths_of
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep, scaled_learning_rates
+from quant.steps import uniform_name
 from quant.switchable import Widths
 
 LEARNED = "hasb"
@@ -132,13 +133,19 @@ class MixedStep(JointStep):
             chosen[name] = widths[index] if own else bits
         return widths_of(self.model, chosen)
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch, and return the mean loss; parameters as in ``TrainingStep``."""
-        width_set = self.model.width_set
-        total = 0.0
-        for bits, rate in scaled_learning_rates(scale_learning_rate, width_set, self.alrs_decay).items():
-            total += self.step_at(self.drawn(bits), bits, images, targets, learning_rate, rate, scale_learning_rate)
-        return total / len(width_set)
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch, and return the loss of each pass, named ``hasb-W4A4`` by the width it stands for.
+
+        Parameters as in ``TrainingStep``.
+        """
+        losses = {}
+        for bits, rate in scaled_learning_rates(scale_learning_rate, self.model.width_set, self.alrs_decay).items():
+            losses[f"{LEARNED}-{uniform_name(bits)}"] = self.step_at(
+                self.drawn(bits), bits, images, targets, learning_rate, rate, scale_learning_rate
+            )
+        return losses
 
     def finish(self) -> None:
         """Leave the widths that the integer program finds in the model, under the name ``hasb``."""

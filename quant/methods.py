@@ -109,6 +109,8 @@ class Method:
         Makes the training step from the fields of ``quant.steps.TrainingStep``.
     uses_alrs : bool
         Whether the step also takes ``alrs`` and ``alrs_decay``.
+    own_teacher : str
+        What teaches in the method's own distillation, which self-distillation does not go with; empty if nothing does.
     check_widths : callable of WidthSet
         Raises ``ValueError`` if the method cannot do a width set.
     adjust : callable of SwitchableNetwork
@@ -123,6 +125,7 @@ class Method:
     step: Callable[..., TrainingStep]
     has_partner: bool = False
     uses_alrs: bool = False
+    own_teacher: str = ""
     check_widths: Callable[[WidthSet], None] = _any_widths
     adjust: Callable[[SwitchableNetwork], None] = _as_prepared
     check_budget: Callable[[SwitchableNetwork, str, float], None] = _any_budget
@@ -162,6 +165,7 @@ METHODS: dict[str, Method] = {
         step=StochasticStep,
         uses_alrs=True,
         has_partner=True,
+        own_teacher="the float network",
         check_widths=_several_widths("sdq"),
         check_budget=_reachable_average_width,
         begin=_sdq,

@@ -12,13 +12,17 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from hwsim.whole_file import write_bytes
+from quant.steps import EpochLoss
 from quant.training_config import TrainingConfig
 from quant.training_state import load_state, save_state
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CONFIG, METRICS_CSV, METRICS_JSON = "config.json", "metrics.csv", "metrics.json"
 CURVES, STATE = "curves.png", "training_state.safetensors"
@@ -60,7 +64,8 @@ class RunDirectory:
         if resume and (self.path / STATE).is_file():
             tensors, content = load_state(self.path / STATE)
             _check_same(self.path, content["config"], config.to_json(), entries)
-            self.rows = content["rows"]
+            # Runs of before losses of each pass were kept have the mean only.
+            self.rows = [{"losses": {}, **row} for row in content["rows"]]
             for full_name, tensor in tensors.items():
                 stage, _, name = full_name.partition("/")
                 self._stages.setdefault(stage, {})[name] = tensor
@@ -77,23 +82,30 @@ class RunDirectory:
         return self._stages[stage]
 
     def record(
-        self, stage: str, loss: float, seconds: float, accuracies: Mapping[str, float], state: Mapping[str, Tensor]
+        self, stage: str, loss: EpochLoss, seconds: float, accuracies: Mapping[str, float], state: Mapping[str, Tensor]
     ) -> None:
         """Add one epoch, and write everything.
 
         Parameters
         ----------
         stage : str
-        loss, seconds : float
-            Mean of the epoch; its wall-clock time.
+        loss : EpochLoss
+        seconds : float
+            Wall-clock time of the epoch.
         accuracies : mapping of str to float
             Percent of the test images, by name of the width, such as ``W4A4`` or ``float32``.
         state : mapping of str to Tensor
             What the stage goes on from.
         """
-        epoch = self.epochs_done(stage) + 1
         self.rows.append(
-            {"stage": stage, "epoch": epoch, "loss": loss, "seconds": seconds, "accuracies": dict(accuracies)}
+            {
+                "stage": stage,
+                "epoch": self.epochs_done(stage) + 1,
+                "loss": loss.mean,
+                "seconds": seconds,
+                "losses": dict(loss.passes),
+                "accuracies": dict(accuracies),
+            }
         )
         self._stages[stage] = dict(state)
         if not self.writes:
@@ -103,17 +115,18 @@ class RunDirectory:
         write_bytes(self.path / METRICS_JSON, _json(self.rows))
         write_bytes(self.path / METRICS_CSV, self._csv())
 
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row["accuracies"]))
+    def _names(self, entry: str) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row[entry]))
 
     def _csv(self) -> bytes:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = self._names()
-        writer.writerow(["stage", "epoch", "loss", "seconds", *(f"accuracy_{name}" for name in names)])
+        columns = [("loss", "losses", name) for name in self._names("losses")]
+        columns += [("accuracy", "accuracies", name) for name in self._names("accuracies")]
+        writer.writerow(["stage", "epoch", "loss", "seconds", *(f"{told}_{name}" for told, _, name in columns)])
         for row in self.rows:
-            accuracies = [row["accuracies"].get(name, "") for name in names]
-            writer.writerow([row["stage"], row["epoch"], row["loss"], round(row["seconds"], 3), *accuracies])
+            values = [row[entry].get(name, "") for _, entry, name in columns]
+            writer.writerow([row["stage"], row["epoch"], row["loss"], round(row["seconds"], 3), *values])
         return text.getvalue().encode()
 
     def draw_curves(self) -> Path | None:
@@ -126,11 +139,10 @@ class RunDirectory:
         losses, accuracies = figure.subplots(1, 2)
         for stage in dict.fromkeys(row["stage"] for row in self.rows):
             rows = [row for row in self.rows if row["stage"] == stage]
-            epochs = [row["epoch"] for row in rows]
-            losses.plot(epochs, [row["loss"] for row in rows], marker=".", label=stage)
-            for name in rows[-1]["accuracies"]:
-                values = [row["accuracies"][name] for row in rows]
-                accuracies.plot(epochs, values, marker=".", label=f"{stage}, {name}")
+            losses.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], marker=".", label=stage)
+            if len(rows[-1]["losses"]) > 1:
+                _plot(losses, stage, rows, "losses", "--")
+            _plot(accuracies, stage, rows, "accuracies", "-")
         for axes, label in ((losses, "training loss"), (accuracies, "test accuracy, %")):
             axes.set_xlabel("epoch of the stage")
             axes.set_ylabel(label)
@@ -140,6 +152,13 @@ class RunDirectory:
         figure.savefig(picture, format="png", dpi=150)
         write_bytes(self.path / CURVES, picture.getvalue())
         return self.path / CURVES
+
+
+def _plot(axes: Axes, stage: str, rows: Sequence[Mapping[str, Any]], entry: str, line: str) -> None:
+    """Draw what the epochs of a stage that have it say about each name of an entry."""
+    for name in rows[-1][entry]:
+        told = [(row["epoch"], row[entry][name]) for row in rows if name in row[entry]]
+        axes.plot(*zip(*told, strict=True), linestyle=line, marker=".", label=f"{stage}, {name}")
 
 
 FLOAT_ENTRIES = (

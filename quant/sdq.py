@@ -116,8 +116,10 @@ class StochasticStep(JointStep):
         if epoch >= max(1, round(SEARCH_SHARE * epochs)):
             self._search.force(self.average_bits)
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch and return its loss; parameters as in ``TrainingStep``."""
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch and return its loss, named ``sdq``; parameters as in ``TrainingStep``."""
         search = self._search
         searching = search.average_bits() > self.average_bits
         if searching:
@@ -137,7 +139,7 @@ class StochasticStep(JointStep):
             search.step()
         search.clear()
         self.clear_gradients()
-        return float(loss.detach())
+        return {LEARNED: float(loss.detach())}
 
     def _bins(self, widths: Widths) -> Tensor:
         names = [name for name, _ in free_layers(self.model)]

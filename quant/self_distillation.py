@@ -2,6 +2,9 @@
 
 The target of an image is (1 - a) * label + a * p, with p the softmax that the highest width gave the image in the
 previous epoch (its label in the first) and a = strength * (epoch + 1) / epochs. It serves every width.
+
+Training steps name the pass that teaches (``TrainingStep.teach``): the one at the highest width, or in HASB, the one
+that stands for it, in which some layers are narrower, as in the released code.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quant.steps import PassLoss
-from quant.switchable import Widths
+from quant import distributed
 
 STRENGTH = 0.7
 
@@ -26,22 +28,19 @@ class SelfDistillation:
     labels : int64 tensor of shape (n,)
         Of all training images.
     classes : int
-    highest : int
-        The width that teaches.
     strength : float
         a of the last epoch, 0 .. 1.
     """
 
-    def __init__(self, labels: Tensor, classes: int, highest: int, strength: float = STRENGTH) -> None:
+    def __init__(self, labels: Tensor, classes: int, strength: float = STRENGTH) -> None:
         if not 0 <= strength <= 1:
             raise ValueError(f"the strength of self-distillation must be 0 .. 1, not {strength!r}")
         self.labels = F.one_hot(labels, classes).to(torch.float32)
         self.previous = self.labels.clone()
         self.current = self.labels.clone()
-        self.highest = highest
         self.strength = strength
         self.share = 0.0
-        self._indices: Tensor | None = None
+        self._indices = torch.zeros(0, dtype=torch.int64)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Let what was recorded in the last epoch become the teacher of this one, counted from 0."""
@@ -53,16 +52,11 @@ class SelfDistillation:
         self._indices = indices
         return torch.lerp(self.labels[indices], self.previous[indices], self.share)
 
-    def wrap(self, pass_loss: PassLoss) -> PassLoss:
-        """Return a pass that also records what the highest width says."""
-
-        def run(bits: int | Widths, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            loss, logits = pass_loss(bits, images, targets)
-            if bits == self.highest and self._indices is not None:
-                self.current[self._indices] = logits.detach().softmax(1)
-            return loss, logits
-
-        return run
+    def record(self, logits: Tensor) -> None:
+        """Remember what this process' share of those images was given by the pass that teaches: its logits."""
+        said = distributed.gather(logits.detach().softmax(1))
+        # Several processes drop what of a mini-batch cannot be dealt out evenly.
+        self.current[self._indices[: len(said)]] = said.to(self.current)
 
     def state(self) -> dict[str, Tensor]:
         """Return what is remembered between epochs."""

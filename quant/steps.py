@@ -16,6 +16,41 @@ from quant.switchable import SwitchableNetwork, Widths, set_width
 PassLoss: TypeAlias = Callable[[int | Widths, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(width or widths, images, targets) -> (loss, logits) of one forward pass; targets are classes or probabilities."""
 
+Recorder: TypeAlias = Callable[[Tensor], None]
+"""Takes the logits of a pass."""
+
+
+def uniform_name(bits: int) -> str:
+    """Return the name of a width's uniform assignment.
+
+    >>> uniform_name(4)
+    'W4A4'
+    """
+    return f"W{bits}A{bits}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLoss:
+    """Mean losses of one epoch.
+
+    Parameters
+    ----------
+    mean : float
+        Of all passes.
+    passes : mapping of str to float
+        Of each pass of a mini-batch: by the name of its width such as ``W4A4``, by ``float32``, or by the name of the
+        method where layers have widths of their own.
+    """
+
+    mean: float
+    passes: Mapping[str, float]
+
+    @property
+    def told(self) -> str:
+        """For progress: the mean, then each pass where there are several."""
+        passes = ", ".join(f"{name} {loss:.3f}" for name, loss in self.passes.items())
+        return f"loss {self.mean:.3f}" + (f" ({passes})" if len(self.passes) > 1 else "")
+
 
 def cross_entropy_pass(model: SwitchableNetwork) -> PassLoss:
     """Return the pass that every method has unless something wraps it: cross entropy of the model's logits."""
@@ -40,20 +75,30 @@ class TrainingStep:
         Of the quantization scales.
     pass_loss : PassLoss, optional
         Cross entropy of the model if not given.
+    record : Recorder, optional
+        Remembers what :meth:`teach` is given.
     """
 
     model: SwitchableNetwork
     weight_optimizer: torch.optim.Optimizer
     scale_optimizer: torch.optim.Optimizer
     pass_loss: PassLoss | None = None
+    record: Recorder | None = None
 
     def loss_of(self, bits: int | Widths, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return (loss, logits) of one pass at a width."""
         run = self.pass_loss if self.pass_loss is not None else cross_entropy_pass(self.model)
         return run(bits, images, targets)
 
-    def run(self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float) -> float:
-        """Train on one mini-batch at every width, and return the mean loss of the widths.
+    def teach(self, logits: Tensor) -> None:
+        """Let the pass that stands for the highest width, once for each mini-batch, teach the next epoch's passes."""
+        if self.record is not None:
+            self.record(logits)
+
+    def run(
+        self, images: Tensor, targets: Tensor, learning_rate: float, scale_learning_rate: float
+    ) -> dict[str, float]:
+        """Train on one mini-batch at every width, and return the loss of each pass, named as in :class:`EpochLoss`.
 
         Parameters
         ----------

@@ -44,8 +44,8 @@ class Widths:
 class SwitchableNetwork(nn.Module):
     """Layers in execution order, each with the name of its module in the user's model.
 
-    Made by :func:`quant.convert.prepare`. The tensor that a layer makes carries the layer's name; the input tensor is
-    ``image``. The width is set with :func:`set_width` and starts at the highest.
+    Made by :func:`quant.convert.prepare` or :func:`quant.assemble.assemble`. The tensor that a layer makes carries the
+    layer's name; the input tensor is ``image``. The width is set with :func:`set_width` and starts at the highest.
 
     Parameters
     ----------

@@ -25,6 +25,7 @@ from quant.memory import keep_freed_memory
 from quant.methods import method as find_method
 from quant.progress import Progress
 from quant.run_directory import COMPARED_ENTRIES, FloatRun, RunDirectory
+from quant.steps import uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
@@ -79,7 +80,7 @@ def train_jointly(
     training = JointTraining.begin(model, images, labels, config)
     for epoch in range(training.epochs):
         loss = training.run_epoch(images, labels, epoch)
-        progress.advance(f"loss {loss:.3f}", epoch + 1)
+        progress.advance(loss.told, epoch + 1)
     training.finish()
 
 
@@ -151,7 +152,7 @@ def train_network(
     _check_method(config)
     floats = None if float_run is None else FloatRun(float_run, config)
     with _threads(config.threads), distributed.group():
-        distributed.check(config.batch_size, config.self_distillation)
+        distributed.check(config.batch_size)
         # One process writes, and says how far it is.
         leads = distributed.rank() == 0
         progress, checkpoint = progress and leads, checkpoint if leads else None
@@ -214,7 +215,7 @@ def _accuracies(training: FloatTraining | JointTraining, images: Tensor, labels:
         training.model.eval()
         return {"float32": percent_correct(predict_float(training.model, images), labels)}
     model = training.model
-    return {f"W{bits}A{bits}": percent_correct(predict(model, bits, images), labels) for bits in model.width_set}
+    return {uniform_name(bits): percent_correct(predict(model, bits, images), labels) for bits in model.width_set}
 
 
 class _Stages:
@@ -240,10 +241,10 @@ class _Stages:
                 f"{tuple(self.images.shape[1:])}"
             )
 
-    def run_stage(self, stage: str, told: str, training: FloatTraining | JointTraining) -> None:
+    def run_stage(self, stage: str, title: str, training: FloatTraining | JointTraining) -> None:
         """Run what is left of a stage."""
         start, run = time.perf_counter(), self.run
-        with Progress(told, training.epochs, self.progress) as shown:
+        with Progress(title, training.epochs, self.progress) as shown:
             first = 0 if run is None else run.epochs_done(stage)
             if run is not None and first > 0:
                 training.load_state(run.state(stage))
@@ -251,13 +252,13 @@ class _Stages:
             for epoch in range(first, training.epochs):
                 begun = time.perf_counter()
                 loss = training.run_epoch(self.images, self.labels, epoch)
-                told_loss = f"loss {loss:.3f}"
+                told = loss.told
                 if run is not None:
                     lap = time.perf_counter() - begun
                     measured = _accuracies(training, self.test_images, self.split.test_labels)
                     run.record(stage, loss, lap, measured, training.state())
-                    told_loss += "".join(f", {name} {value:.2f} %" for name, value in measured.items())
-                shown.advance(told_loss, epoch + 1)
+                    told += "".join(f", {name} {value:.2f} %" for name, value in measured.items())
+                shown.advance(told, epoch + 1)
         training.finish()
         if run is not None:
             run.draw_curves()

@@ -60,7 +60,8 @@ class TrainingConfig:
     alrs_decay : float
         lambda_b = lambda * alrs_decay**k of ``decay``; 1 switches ALRS off.
     self_distillation : float
-        Share of what the highest width said an epoch ago in the last epoch's targets, 0 .. 1; 0 is off.
+        Share of what the highest width said an epoch ago in the last epoch's targets, 0 .. 1; 0 is off. Not for methods
+        with a teacher of their own (``sdq``).
     block_replacement : float
         Weight of the guidance by the float network's blocks; 0 is off.
     budget_of : str
@@ -127,7 +128,8 @@ class TrainingConfig:
             raise ValueError(f"the architecture must be one of {known}, not {self.architecture!r}")
         if not isinstance(self.widths, WidthSet):
             raise TypeError(f"widths must be a WidthSet, not {self.widths!r}")
-        find_method(self.method).check_widths(self.widths)
+        method = find_method(self.method)
+        method.check_widths(self.widths)
         if self.data not in DATA_SETS:
             raise ValueError(f"data must be one of {', '.join(DATA_SETS)}, not {self.data!r}")
         if self.data == IMAGES and self.data_path is None:
@@ -164,6 +166,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
+        if method.own_teacher and self.self_distillation > 0:
+            raise ValueError(
+                f"self_distillation must be 0 with {self.method}, which learns from {method.own_teacher}, "
+                f"not {self.self_distillation!r}"
+            )
         if not 0 <= self.block_replacement <= 100:
             raise ValueError(f"block_replacement must be 0 .. 100, not {self.block_replacement!r}")
         for name in ("float_annealed", "flip", "compare_float", "channels_last", "bfloat16"):

@@ -41,7 +41,7 @@ def run(array, activations, weights, mode):
     return result
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("bits", [8, 6, 4, 2])
 def test_fixed_width_array(bits):
     rng = random.Random(bits)
     lanes, columns = 8, 4

@@ -71,3 +71,15 @@ def test_what_cannot_be_trained_is_told_in_a_sentence(
     assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
     told = capsys.readouterr().err
     assert told.startswith(f"bitswitch train: {message}") and told.count("\n") == 1
+
+
+def test_a_process_that_leaves_writing_to_another_is_silent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from types import SimpleNamespace
+
+    result = SimpleNamespace(checkpoint=None, float_accuracy=None, accuracies={8: 50.0})
+    monkeypatch.setattr("quant.train.train_network", lambda config, **options: result)
+    report = tmp_path / "report.json"
+    assert bitswitch.main(["train", "--out", str(tmp_path), "--json", str(report)]) == 0
+    assert capsys.readouterr().out == "" and not report.exists()

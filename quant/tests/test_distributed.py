@@ -3,19 +3,40 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from hwsim.precision import WidthSet
-from quant import data, distributed, models
+from quant import data, distributed, fused, models, train
+from quant.convert import prepare
+from quant.switchable import SwitchableNetwork
 from quant.tests.conftest import small_model
-from quant.train import TrainingConfig, train_network
+from quant.train import TrainingConfig
 
 CONFIG = TrainingConfig(widths=WidthSet((8, 2)), float_epochs=1, joint_epochs=2, batch_size=24, compare_float=False)
-METHODS = ("double-rounding", "sdq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What a run changes in the configuration, the type of its joint training, and how far losses may lie apart."""
+
+    changes: Mapping[str, object]
+    dtype: torch.dtype
+    tolerance: float
+
+
+# Other orders of summing turn some codes of float32 into their neighbours, none of float64: there only sums differ,
+# and SDQ's teacher, which is float32. In bfloat16 each process rounds the gradients of its share, to steps of 2**-8.
+CASES = {
+    "self-distillation": Case(changes={"self_distillation": 0.7}, dtype=torch.float32, tolerance=1e-4),
+    "sdq": Case(changes={"method": "sdq"}, dtype=torch.float64, tolerance=1e-8),
+    "channels-last": Case(changes={"channels_last": True}, dtype=torch.float64, tolerance=1e-12),
+    "bfloat16": Case(changes={"channels_last": True, "bfloat16": True}, dtype=torch.float32, tolerance=2.0**-8),
+}
 
 
 def split():
@@ -29,15 +50,13 @@ def split():
     )
 
 
-def train(folder: Path, method: str) -> list[dict]:
-    """Return the rows of a run with a small network."""
-    models.ARCHITECTURES["small"] = small_model
-    try:
-        config = replace(CONFIG, architecture="small", method=method)
-        train_network(config, progress=False, run_directory=folder, split=split())
-    finally:
-        del models.ARCHITECTURES["small"]
-    return json.loads((folder / "metrics.json").read_text())
+def trained(folder: Path, case: Case) -> SwitchableNetwork:
+    """Return a small network that was trained in a run directory."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(models.ARCHITECTURES, "small", small_model)
+        patched.setattr(train, "prepare", lambda *given, **options: prepare(*given, **options).to(case.dtype))
+        config = replace(CONFIG, architecture="small", **case.changes)
+        return train.train_network(config, progress=False, run_directory=folder, split=split()).model
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +71,24 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_loss_curve_of_two_processes_is_that_of_one(method, two_processes, tmp_path):
-    alone = train(tmp_path, method)
-    together = json.loads((two_processes / method / "metrics.json").read_text())
+@pytest.mark.parametrize("case", CASES)
+def test_the_loss_curve_of_two_processes_is_that_of_one(case, two_processes, tmp_path, monkeypatch):
+    # Several processes run the plain operators: test_fused compares the kernels with them.
+    monkeypatch.setattr(fused, "available", lambda: False)
+    trained(tmp_path, CASES[case])
+    alone, together = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, two_processes / case))
     assert [(row["stage"], row["epoch"]) for row in together] == [("float", 1), ("joint", 1), ("joint", 2)]
-    # float32 sums in another order, and a code that is rounded the other way now and then.
     for one, other in zip(alone, together, strict=True):
-        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5 if one["stage"] == "float" else 2e-2)
+        tolerance = max(1e-6, CASES[case].tolerance) if one["stage"] == "float" else CASES[case].tolerance
+        assert other["loss"] == pytest.approx(one["loss"], rel=tolerance)
     assert together[0]["loss"] != together[1]["loss"]
 
 
-def test_both_processes_end_with_the_same_model(two_processes):
-    for method in METHODS:
-        first, second = (torch.load(two_processes / f"{method}-{rank}.pt", weights_only=True) for rank in (0, 1))
-        assert set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+@pytest.mark.parametrize("case", CASES)
+def test_both_processes_end_with_the_same_model(case, two_processes):
+    first, second = (torch.load(two_processes / f"{case}-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert set(first) == set(second)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_a_share_is_every_other_image(monkeypatch):
@@ -76,21 +98,16 @@ def test_a_share_is_every_other_image(monkeypatch):
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     assert distributed.share(batch).tolist() == [1, 4]
     with pytest.raises(ValueError, match="the batch size must be a multiple of the 3 processes, not 64"):
-        distributed.check(64, 0.0)
-    with pytest.raises(ValueError, match="self-distillation remembers every image and needs a single process, not 3"):
-        distributed.check(66, 0.5)
+        distributed.check(64)
 
 
 def _main(folder: Path) -> None:
     """One of the two processes."""
-    models.ARCHITECTURES["small"] = small_model
     torch.set_num_threads(1)
     with distributed.group():
         assert distributed.processes() == 2
-        for method in METHODS:
-            config = replace(CONFIG, architecture="small", method=method)
-            result = train_network(config, progress=False, run_directory=folder / method, split=split())
-            torch.save(result.model.state_dict(), folder / f"{method}-{distributed.rank()}.pt")
+        for name, case in CASES.items():
+            torch.save(trained(folder / name, case).state_dict(), folder / f"{name}-{distributed.rank()}.pt")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from quant.tests.conftest import small_model
 from quant.train import TrainingConfig, train_jointly
 
 WIDTHS = {"lsq": WidthSet((4,))}
+DISTILLED = [name for name, method in METHODS.items() if not method.own_teacher]
 
 
 def config_of(method, **changes):
@@ -39,9 +40,10 @@ def trained(config):
     return model
 
 
-@pytest.mark.parametrize("extra", [{}, {"self_distillation": 0.7, "block_replacement": 0.5}], ids=["plain", "guided"])
+@pytest.mark.parametrize("guided", [False, True], ids=["plain", "guided"])
 @pytest.mark.parametrize("method", METHODS)
-def test_what_every_method_trains_is_the_integer_model(method, extra, images, tmp_path):
+def test_what_every_method_trains_is_the_integer_model(method, guided, images, tmp_path):
+    extra = {"self_distillation": 0.7 if method in DISTILLED else 0.0, "block_replacement": 0.5} if guided else {}
     compared, names = 0, []
     for model in deployable(trained(config_of(method, **extra))).values():
         network = export_network(model)
@@ -65,10 +67,54 @@ def test_every_method_learns(method):
     config = config_of(method, joint_epochs=12, batch_size=16, joint_learning_rate=2e-2)
     model = prepare(small_model(), config.widths, method=method)
     training = JointTraining.begin(model, *digits(), config)
-    losses = [training.run_epoch(*digits(), epoch) for epoch in range(12)]
+    losses = [training.run_epoch(*digits(), epoch).mean for epoch in range(12)]
     # In its second half SDQ learns from the float network, which knows nothing here.
     last = 5 if method == "sdq" else -1
     assert losses[last] < 0.96 * losses[0], losses
+
+
+@pytest.mark.parametrize("method", DISTILLED)
+def test_what_the_highest_width_said_teaches_in_every_method(method):
+    images, labels = digits()
+
+    def after_an_epoch():
+        config = config_of(method, joint_epochs=3, self_distillation=0.9)
+        training = JointTraining.begin(prepare(small_model(), config.widths, method=method), images, labels, config)
+        training.run_epoch(images, labels, 0)
+        return training
+
+    training, untaught = after_an_epoch(), after_an_epoch()
+    said = training.distillation.current.clone()
+    assert torch.equal(said, untaught.distillation.current)
+    assert torch.allclose(said.sum(1), torch.ones(64)) and bool((said.max(1).values < 1).all())
+    # Had nothing been said, labels alone would teach, and another loss would be learned.
+    untaught.distillation.current.copy_(untaught.distillation.labels)
+    assert training.run_epoch(images, labels, 1) != untaught.run_epoch(images, labels, 1)
+    assert not torch.equal(training.model.layer("linear").weight, untaught.model.layer("linear").weight)
+    assert not bool((training.distillation.current == said).all(1).any())
+
+
+@pytest.mark.parametrize("method", ["double-rounding", "any-precision", "hasb"])
+def test_the_pass_that_stands_for_the_highest_width_teaches_once(method):
+    images, labels = digits(32)
+    config = config_of(method, self_distillation=0.5)
+    training = JointTraining.begin(prepare(small_model(), config.widths, method=method), images, labels, config)
+    passes, taught = [], []
+    run, record = training.step.pass_loss, training.distillation.record
+
+    def watched_pass(*given):
+        loss, logits = run(*given)
+        passes.append(logits)
+        return loss, logits
+
+    def watched_record(logits):
+        taught.append(logits)
+        record(logits)
+
+    object.__setattr__(training.step, "pass_loss", watched_pass)
+    object.__setattr__(training.step, "record", watched_record)
+    training.run_epoch(images, labels, 0)
+    assert len(passes) == 3 and [one is passes[0] for one in taught] == [True]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -100,6 +146,11 @@ def test_unknown_methods_and_widths_a_method_cannot_do_are_refused():
         ({"method": "magic"}, ValueError, "the method must be one of"),
         ({"alrs": "equation-7"}, ValueError, "alrs must be one of decay, equation-6, not 'equation-7'"),
         ({"self_distillation": 1.5}, ValueError, r"self_distillation must be 0 .. 1, not 1.5"),
+        (
+            {"method": "sdq", "self_distillation": 0.5},
+            ValueError,
+            "self_distillation must be 0 with sdq, which learns from the float network, not 0.5",
+        ),
         ({"block_replacement": -1.0}, ValueError, r"block_replacement must be 0 .. 100, not -1.0"),
         ({"flip": 1}, TypeError, "flip must be True or False, not 1"),
     ],
@@ -116,6 +167,34 @@ def test_a_loss_that_is_not_finite_stops_training():
     model.layer("linear").weight.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="the loss of joint training became nan in epoch 1: lower the learning rates"):
         training.run_epoch(*digits(), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("double-rounding", ["W8A8", "W4A4", "W2A2"]),
+        ("any-precision", ["W8A8", "W4A4", "W2A2"]),
+        ("lsq", ["W4A4"]),
+        ("hasb", ["hasb-W8A8", "hasb-W4A4", "hasb-W2A2"]),
+        ("sdq", ["sdq"]),
+    ],
+)
+def test_the_loss_of_every_pass_is_kept(method, names):
+    config = config_of(method)
+    training = JointTraining.begin(prepare(small_model(), config.widths, method=method), *digits(), config)
+    run, passes = training.step.pass_loss, []
+
+    def watched(*given):
+        loss, logits = run(*given)
+        passes.append(float(loss.detach()))
+        return loss, logits
+
+    object.__setattr__(training.step, "pass_loss", watched)
+    loss = training.run_epoch(*digits(), 0)
+    assert list(loss.passes) == names and len(passes) == 2 * len(names)
+    for index, kept in enumerate(loss.passes.values()):
+        assert kept == pytest.approx((passes[index] + passes[index + len(names)]) / 2)
+    assert loss.mean == pytest.approx(sum(passes) / len(passes))
 
 
 def test_methods_train_differently():

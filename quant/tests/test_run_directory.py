@@ -89,6 +89,10 @@ def test_a_run_directory_tells_what_was_done(tiny, tmp_path):
         ("float", "1"), ("float", "2"), ("joint", "1"), ("joint", "2"),
     ]  # fmt: skip
     assert float(rows[3]["accuracy_W8A8"]) == result.accuracies[8] and rows[3]["accuracy_float32"] == ""
+    for row in rows[2:4]:
+        losses = [float(row[name]) for name in ("loss_W8A8", "loss_W2A2")]
+        assert sum(losses) / 2 == pytest.approx(float(row["loss"])) and losses[0] != losses[1]
+    assert rows[0]["loss_W8A8"] == "" and rows[0]["loss_float32"] == rows[0]["loss"]
     assert float(rows[-1]["accuracy_float32"]) == result.float_accuracy
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -221,6 +225,23 @@ def test_entries_that_a_run_did_not_know_have_their_first_value(tiny, tmp_path):
     assert RunDirectory(tmp_path, config, resume=True).epochs_done("joint") == 1
     with pytest.raises(ValueError, match=r"was made with budget = 4.0, not 5.0"):
         RunDirectory(tmp_path, dataclasses.replace(config, budget=5.0), resume=True)
+
+
+def test_runs_that_kept_only_mean_losses_go_on(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train_network(tiny, progress=False, run_directory=tmp_path)
+    path = tmp_path / "training_state.safetensors"
+    tensors, content = load_state(path)
+    for row in content["rows"]:
+        del row["losses"]
+    save_state(path, tensors, content)
+    train_network(tiny, progress=False, run_directory=tmp_path, resume=True)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == "joint"]
+    assert rows[0]["loss"] != "" and rows[0]["loss_W2A2"] == "" and float(rows[1]["loss_W2A2"]) > 0
+    assert (tmp_path / "curves.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -7,27 +7,25 @@ LABELS = torch.tensor([0, 2, 1, 2])
 
 
 def test_targets_mix_the_label_with_what_the_highest_width_said_an_epoch_ago():
-    said = {8: torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), 4: torch.full((2, 3), 9.0)}
-    teacher = SelfDistillation(LABELS, 3, 8, 0.8)
-    run = teacher.wrap(lambda bits, images, targets: (torch.tensor(0.0), said[bits]))
+    said = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    teacher = SelfDistillation(LABELS, 3, 0.8)
     teacher.begin_epoch(0, 4)
     indices = torch.tensor([3, 1])
     assert torch.equal(teacher.targets(indices), torch.eye(3)[[2, 2]])
-    for bits in (8, 4):
-        run(bits, torch.zeros(2), teacher.targets(indices))
+    teacher.record(said)
     # What is said in an epoch teaches in the next one.
     assert torch.equal(teacher.targets(indices), torch.eye(3)[[2, 2]])
     teacher.begin_epoch(1, 4)
     share = 0.8 * 2 / 4
-    expected = (1 - share) * torch.eye(3)[[2, 2]] + share * said[8].softmax(1)
+    expected = (1 - share) * torch.eye(3)[[2, 2]] + share * said.softmax(1)
     assert torch.allclose(teacher.targets(indices), expected)
     assert torch.equal(teacher.targets(torch.tensor([0])), torch.eye(3)[[0]])
 
 
 def test_what_it_remembers_survives():
-    teacher, other = SelfDistillation(LABELS, 3, 8), SelfDistillation(LABELS, 3, 8)
+    teacher, other = SelfDistillation(LABELS, 3), SelfDistillation(LABELS, 3)
     teacher.targets(torch.tensor([0]))
-    teacher.wrap(lambda bits, images, targets: (None, torch.ones(1, 3)))(8, None, None)
+    teacher.record(torch.ones(1, 3))
     other.load_state(teacher.state())
     for one in (teacher, other):
         one.begin_epoch(3, 4)
@@ -37,4 +35,4 @@ def test_what_it_remembers_survives():
 
 def test_wrong_strengths_are_refused():
     with pytest.raises(ValueError, match=r"the strength of self-distillation must be 0 .. 1, not 2"):
-        SelfDistillation(LABELS, 3, 8, 2)
+        SelfDistillation(LABELS, 3, 2)

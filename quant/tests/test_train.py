@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -46,6 +47,8 @@ def test_progress_is_plain_lines_in_a_log(tiny, capsys):
     train_network(dataclasses.replace(tiny, float_epochs=1, joint_epochs=1, compare_float=False))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(", loss")[0] for line in lines] == ["float network: 1 of 1", "joint training {8, 2}: 1 of 1"]
+    assert re.search(r"loss \d\.\d{3}$", lines[0])
+    assert re.search(r"loss \d\.\d{3} \(W8A8 \d\.\d{3}, W2A2 \d\.\d{3}\)$", lines[1])
 
 
 @pytest.mark.parametrize(
