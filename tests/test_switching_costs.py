@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,15 @@ def test_a_layer_of_resnet20_takes_its_own_cycles_whatever_stands_around_it() ->
     assert told["compared"][0]["largest_wait_of_cycles"] < 0.005
     assert told["compared"][0]["largest_difference_of_cycles"] < 0.005
     assert {row["assignment"] for row in told["rows"]} == {"W8A8", "W6A6", "W4A4", "W2A2"}
+
+
+def test_the_committed_figures_were_counted_in_verilog_too() -> None:
+    told = json.loads(Path(switching.__file__).with_suffix(".json").read_text())
+    counted = [(found["network"], found["counted_by"]) for found in told["compared"]]
+    assert counted == [("resnet20", "timing")] * 2 + [("resnet20", "Verilog"), ("small", "Verilog")]
+    assert [found["largest_deviation_without_waits"] for found in told["compared"]] == [0] * 4
+    for row in told["rows"]:
+        assert row["cycles"] == row["cycles_of_layers_without_waits"] + row["load_wait_cycles"]
 
 
 def test_a_cycle_for_every_change_of_width_would_be_noticed() -> None:
