@@ -56,6 +56,9 @@ class LayerTiming:
         From the end of the layer before, so that the layers' cycles add up to the image's.
     array_cycles : int
         Cycles in which an activation word enters the array (or the pooling unit).
+    load_wait_cycles : int
+        Cycles in which the array's feeder waits for a tile of weights that is still being loaded. They belong to what
+        ran before: the loader works one tile ahead, and a layer may be too short to load the next one's first tile in.
     """
 
     name: str
@@ -63,6 +66,7 @@ class LayerTiming:
     end_cycle: int
     cycles: int
     array_cycles: int
+    load_wait_cycles: int
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,12 @@ class ImageTiming:
         return self.layers[-1].end_cycle
 
 
-def image_timing(machine: Machine, part: AssignmentProgram, *, weights_staged: bool = False) -> ImageTiming:
-    """Return the cycles of one image at one resident assignment.
-
-    Parameters
-    ----------
-    machine : Machine
-    part : AssignmentProgram
-    weights_staged : bool
-        Count as if every tile of weights were staged before the array asks for it. A layer's cycles then depend on its
-        own widths alone; the difference to the machine's is the time in which the array waits for the loader.
-    """
+def image_timing(machine: Machine, part: AssignmentProgram) -> ImageTiming:
+    """Return the cycles of one image at one resident assignment."""
     # The words of the descriptor, and a cycle in which what the engines derive from it settles.
     fetch_cycles = machine.layer_layout.load_words + MEMORY_LATENCY_CYCLES + 1
     names = list(part.assignment.layers)
-    loader = _Staged(part) if weights_staged else _Loader(part)
+    loader = _Loader(part)
     timings = []
     end = 0
     for name, fields in zip(names, part.layers, strict=True):
@@ -99,15 +94,16 @@ def image_timing(machine: Machine, part: AssignmentProgram, *, weights_staged: b
         if fields["is_max_pool"]:
             array_cycles = fields["output_pixels"] * fields["units"] * fields["kernel_height"] * fields["kernel_width"]
             layer_end = start + array_cycles + MAX_POOL_LATENCY_CYCLES + 1
+            waited = 0
         else:
-            layer_end, array_cycles = _array_layer(machine, fields, start, loader)
-        timings.append(LayerTiming(name, start, layer_end, layer_end - end, array_cycles))
+            layer_end, array_cycles, waited = _array_layer(machine, fields, start, loader)
+        timings.append(LayerTiming(name, start, layer_end, layer_end - end, array_cycles, waited))
         end = layer_end
     return ImageTiming(tuple(timings))
 
 
-def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader: _Loader) -> tuple[int, int]:
-    """Return the cycle in which a layer's last code has been stored, and the cycles its passes stream."""
+def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader: _Loader) -> tuple[int, int, int]:
+    """Return the cycle in which a layer's last code has been stored, the cycles it streams, and those it waits."""
     window_units = fields["kernel_height"] * fields["kernel_width"] * fields["units"]
     steps = [min(machine.banks, window_units - first) for first in range(0, window_units, machine.banks)]
     slot_bits = machine.group_bits << fields["slot_index"]
@@ -117,7 +113,7 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
         planes_of_passes = [fields["first_digit_planes"]] + [slot_bits] * (fields["passes"] - 1)
     strips = _strips(fields["output_pixels"], machine.strip_pixels)
 
-    array_cycles = 0
+    array_cycles = waited = 0
     begin = start + 1
     # The accumulators and the pixel counter are idle since the layer before was stored.
     take = start - ACCUMULATOR_HAZARD_CYCLES
@@ -126,7 +122,9 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
     drained = start + 1
     groups_left = fields["channel_groups"]
     for _ in range(fields["tiles"]):
-        begin = max(begin, loader.tile_ready())
+        tile_ready = loader.tile_ready()
+        waited += max(0, tile_ready - begin)
+        begin = max(begin, tile_ready)
         groups = min(groups_left, machine.groups_of_channels)
         groups_left -= groups
         for strip in strips:
@@ -149,7 +147,7 @@ def _array_layer(machine: Machine, fields: Mapping[str, int], start: int, loader
             releases.append(drained)
         loader.release(take + 1)
     arrived = drained + 1 + MEMORY_LATENCY_CYCLES + ACCUMULATOR_ARRIVAL_CYCLES
-    return arrived + 2 * REQUANTIZER_LATENCY_CYCLES + CODE_WRITE_CYCLES, array_cycles
+    return arrived + 2 * REQUANTIZER_LATENCY_CYCLES + CODE_WRITE_CYCLES, array_cycles, waited
 
 
 def _strips(pixels: int, strip_pixels: int) -> list[int]:
@@ -205,13 +203,6 @@ class _Loader:
         )
         self._next += 1
         return self._finished + 1
-
-
-class _Staged(_Loader):
-    """A loader that has always staged the next tile."""
-
-    def tile_ready(self) -> int:
-        return 0
 
 
 def image_load_cycles(machine: Machine, image: Mapping[str, int]) -> int:

@@ -28,8 +28,12 @@ def design_of(machine: Machine, target: str = "portable") -> Design:
     return dataclasses.replace(design, verilog=design.verilog + CELL_MODELS.read_text())
 
 
+FEEDER_WAITS = "dut.weight_feeder.fsm_state == 1 && !dut.weight_feeder.tile_ready"
+"""In the cycles of its state "WAIT TILE" in which the next tile of weights is not staged, the feeder does nothing."""
+
+
 def recorders(design: Design) -> dict[str, Recorder]:
-    """Return what is recorded: commands and logits taken, words stored, layers done."""
+    """Return what is recorded: commands and logits taken, words stored, layers done, cycles of waiting for weights."""
 
     def group(name: str, valid: str, *fields: str) -> Recorder:
         return Recorder(name, valid, tuple(design.port(field) for field in fields))
@@ -40,6 +44,7 @@ def recorders(design: Design) -> dict[str, Recorder]:
         group("code", "|trace_code_enable", "trace_code_enable", "trace_code_address", "trace_code_data"),
         group("skip", "trace_skip_enable", "trace_skip_address", "trace_skip_data"),
         group("layer", "trace_layer_done", "trace_layer_slot", "cycles", "stall_cycles", "weight_planes_read"),
+        group("wait", FEEDER_WAITS),
     )
     return {recorder.name: recorder for recorder in groups}
 

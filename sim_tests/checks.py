@@ -26,6 +26,9 @@ def check(result: SimulationResult, images: np.ndarray) -> int:
         for layer in timing.layers:
             measured = result.cycles[name][layer.name].tolist()
             assert measured == [layer.cycles] * len(images), f"{name}, {layer.name}\n{measured} != {layer.cycles}"
+            waits = result.load_wait_cycles[name][layer.name].tolist()
+            waited = f"{name}, {layer.name}: waited {waits} cycles for weights, not {layer.load_wait_cycles}"
+            assert waits == [layer.load_wait_cycles] * len(images), waited
         assert result.cycles_per_image(name) == timing.cycles
         counted = timing.cycles + result.stall_cycles[name] + simulate.COMMAND_CYCLES
         assert result.elapsed_cycles[name].tolist() == counted.tolist(), name

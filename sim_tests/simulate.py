@@ -39,6 +39,8 @@ class SimulationResult:
     predictions : mapping of str to ndarray of int64, shape (n,)
     cycles : mapping of str to dict of str to ndarray of int64, shape (n,)
         Layer -> machine cycles of each image.
+    load_wait_cycles : mapping of str to dict of str to ndarray of int64, shape (n,)
+        Layer -> those of its cycles in which the array's feeder waited for a tile of weights, seen by the testbench.
     stall_cycles : mapping of str to ndarray of int64, shape (n,)
         Cycles at the barriers (image not ready, no space for results) before each image.
     elapsed_cycles : mapping of str to ndarray of int64, shape (n,)
@@ -56,6 +58,7 @@ class SimulationResult:
     stored: Mapping[str, Mapping[tuple[str, str], np.ndarray]]
     predictions: Mapping[str, np.ndarray]
     cycles: Mapping[str, Mapping[str, np.ndarray]]
+    load_wait_cycles: Mapping[str, Mapping[str, np.ndarray]]
     stall_cycles: Mapping[str, np.ndarray]
     elapsed_cycles: Mapping[str, np.ndarray]
     weight_planes_read: Mapping[str, np.ndarray]
@@ -191,6 +194,7 @@ def _result(
         keep = decoded["cycle"] >= start
         records[name] = {field: values[keep] for field, values in decoded.items()}
     layers, done, commands = len(network.layers), records["layer"], records["command"]
+    waited = records["wait"]["cycle"]
     if len(done["cycle"]) != layers * len(order):
         raise trace.TraceError(f"{len(done['cycle'])} layers were run, not {layers * len(order)}")
     replay = trace.MemoryReplay(program.machine, records["code"], records["skip"])
@@ -198,6 +202,7 @@ def _result(
 
     stored: dict[str, dict[tuple[str, str], list[np.ndarray]]] = {name: {} for name in program.assignments}
     cycles: dict[str, dict[str, list[int]]] = {name: {} for name in program.assignments}
+    waits: dict[str, dict[str, list[int]]] = {name: {} for name in program.assignments}
     counters: dict[str, dict[str, list[int]]] = {
         counter: {name: [] for name in program.assignments} for counter in ("stall", "elapsed", "planes")
     }
@@ -208,6 +213,9 @@ def _result(
             for key, values in layer_run.stored.items():
                 stored[name].setdefault(key, []).append(values)
             cycles[name].setdefault(layer_run.layer, []).append(layer_run.cycles)
+        ends = np.append(first_cycle - 1, own["cycle"])
+        for layer, count in zip(network.layers, np.diff(np.searchsorted(waited, ends, side="right")), strict=True):
+            waits[name].setdefault(layer.name, []).append(int(count))
         last = network.layers[-1].name
         stored[name].setdefault((last, "logits"), []).append(logits[index].reshape(-1, 1, 1))
         end = {field: int(values[-1]) for field, values in own.items()}
@@ -223,6 +231,9 @@ def _result(
             for name, tensors in stored.items()
         },
         cycles={name: {layer: np.array(values) for layer, values in part.items()} for name, part in cycles.items()},
+        load_wait_cycles={
+            name: {layer: np.array(values) for layer, values in part.items()} for name, part in waits.items()
+        },
         stall_cycles={name: np.array(values) for name, values in counters["stall"].items()},
         elapsed_cycles={name: np.array(values) for name, values in counters["elapsed"].items()},
         weight_planes_read={name: np.array(values) for name, values in counters["planes"].items()},

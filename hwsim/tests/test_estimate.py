@@ -216,12 +216,13 @@ def test_ways_of_keeping_count_tables_everywhere_and_parameters_with_float_weigh
 
 def test_cycles_of_resnet20_are_those_counted_in_verilog() -> None:
     measured = json.loads((Path(__file__).resolve().parents[2] / "benchmarks" / "utilization.json").read_text())
-    machine = Machine.from_json(measured["machine"])
+    machine = Machine.from_json(measured["machines"]["resnet20"]["machine"])
     network = resnet20(1, CATALOG["8-6-4-2"])
-    assert set(measured["simulated"]) == {"W8A8", "W2A2"}
-    for name, simulated in measured["simulated"].items():
+    assert set(measured["simulated"]["resnet20"]) == {"W8A8", "W6A6", "W4A4", "W2A2"}
+    rows = [row for row in measured["rows"] if row["network"] == "resnet20" and row["counted_by"] == "Verilog"]
+    for name, simulated in measured["simulated"]["resnet20"].items():
         (assignment,) = select_assignments(network, name)
         found = estimate.estimate(network, machine, assignment)
         assert found.cycles == simulated["cycles"]
-        layers = {row["layer"]: row["cycles"] for row in measured["rows"] if row["assignment"] == name}
+        layers = {row["layer"]: row["cycles"] for row in rows if row["assignment"] == name}
         assert {layer.name: layer.cycles for layer in found.layers}.items() <= layers.items()
