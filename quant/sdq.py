@@ -22,8 +22,9 @@ widths are exported under the name ``sdq``.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 from hwsim import spec
 from quant import distributed, functional
-from quant.bit_allocation import allocate, free_layers, leave_assignment, width_costs, widths_of
+from quant.bit_allocation import Table, free_layers, leave_assignment, width_costs, widths_of
 from quant.block_replacement import FloatPartner
 from quant.double_rounding import JointStep
 from quant.layers import QuantWeightLayer
@@ -42,10 +43,10 @@ LEARNED = "sdq"
 SEARCH_SHARE = 0.5
 """Share of the epochs that search."""
 
-FALL_SHARE = 0.5
+FALL_SHARE = 0.25
 """Share of the search in which the average width falls; in the rest it stays at the budget."""
 
-STEP_BITS = 0.5
+STEP_BITS = 1.0
 """How far gradients move a layer's width, see :meth:`_Search.step`."""
 
 LEAST_CHANCE = 0.05
@@ -109,6 +110,32 @@ def lowered(bits: Tensor, pressures: Tensor, shares: Tensor, average: float, low
     means = ((bits - corners[:, None] * pressures).clamp(low, high) * shares).sum(1)
     multiplier = float(np.interp(-average, -means.numpy(), corners.numpy()))
     return (bits - multiplier * pressures).clamp(low, high)
+
+
+def rounded(bits: Mapping[str, float], costs: Table, budget: float) -> dict[str, int]:
+    """Return widths of the set within a budget from real ones, by lifting all of these together from far below.
+
+    A layer gets the next width as soon as its lifted one is above the width it has, unless that is beyond the budget:
+    then it keeps the width it has. Layers of equal real widths thus get equal ones, and a layer that is more than a
+    step of the set below another can give its bits to that one.
+
+    Parameters
+    ----------
+    bits : mapping of str to float
+        Layer -> width.
+    costs : mapping of str to mapping of int to float
+        Layer -> width of the set -> its cost, which grows with the width.
+    budget : float
+        At least what the lowest widths cost.
+    """
+    chosen = {name: min(costs[name]) for name in bits}
+    rises = [(low - bits[name], name, low, next_) for name in bits for low, next_ in pairwise(sorted(costs[name]))]
+    for _, name, low, next_ in sorted(rises):
+        total = sum(costs[other][width] for other, width in chosen.items())
+        # Shares of the weights add up to 1 but for their rounding.
+        if chosen[name] == low and total + costs[name][next_] - costs[name][low] <= budget + 1e-9:
+            chosen[name] = next_
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +236,7 @@ class _Search:
     def pairs(self) -> list[tuple[int, int]]:
         """Return (upper, lower) of every layer: adjacent widths with lower < bits <= upper, or the lowest pair."""
         widths = self.model.width_set.widths
-        adjacent = list(zip(widths, widths[1:], strict=False))
+        adjacent = list(pairwise(widths))
         return [next((pair for pair in adjacent if pair[1] < bits), adjacent[-1]) for bits in self.bits.tolist()]
 
     def betas(self) -> Tensor:
@@ -232,13 +259,19 @@ class _Search:
 
     @torch.no_grad()
     def pressures(self) -> Tensor:
-        """Return the weight of each layer in the penalty: 1 / (1 + error / mean error), at the lower widths."""
+        """Return the weight of each layer in the penalty: 1 / (1 + error / mean error), at the pairs' lower widths.
+
+        The mean is of the layers with the same lower width. A bit less makes every layer's error four times as large,
+        and what that costs is in the gradients already.
+        """
+        lower = torch.tensor([pair[1] for pair in self.pairs()])
         errors = [
-            float((layer.quantized_at(lower) - layer.weight).square().mean() / (layer.weight.var() + 1e-12))
-            for layer, (_, lower) in zip(self.layers.values(), self.pairs(), strict=True)
+            float((layer.quantized_at(bits) - layer.weight).square().mean() / (layer.weight.var() + 1e-12))
+            for layer, bits in zip(self.layers.values(), lower.tolist(), strict=True)
         ]
-        error = torch.tensor(errors)
-        return 1 / (1 + error / (error.mean() + 1e-12))
+        error = torch.tensor(errors) + 1e-12
+        same = (lower[:, None] == lower).to(error)
+        return 1 / (1 + error / (same @ error / same.sum(1)))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -260,18 +293,12 @@ class _Search:
         for layer in self.layers.values():
             layer.blend = None
 
-    @torch.no_grad()
     def settle(self) -> None:
-        """End the search at the likeliest widths that are within the budget."""
+        """End the search: round the widths to those of the set, see :func:`rounded`."""
         self.over = True
-        unlikely = {
-            name: {upper: -math.log(beta), lower: -math.log(1 - beta)}
-            for name, (upper, lower), beta in zip(self.layers, self.pairs(), self.betas().tolist(), strict=True)
-        }
-        costs = {name: {bits: self.costs[name][bits] for bits in unlikely[name]} for name in unlikely}
-        # The sum of the layers' shares is 1 but for its rounding.
-        settled = allocate(unlikely, costs, self.budget + 1e-6)
-        self.bits.copy_(torch.tensor([float(settled[name]) for name in self.layers]))
+        bits = dict(zip(self.layers, self.bits.tolist(), strict=True))
+        settled = rounded(bits, self.costs, self.budget)
+        self.bits.data.copy_(torch.tensor([float(settled[name]) for name in self.layers]))
 
     def widths(self) -> Widths:
         """Return the widths that the search settled for."""
