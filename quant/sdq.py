@@ -1,20 +1,37 @@
 """Stochastic differentiable quantization (SDQ, Huang et al., ICML 2022, arXiv 2206.04459): widths are learned.
 
-First half of the epochs, the search. Every free layer has a differentiable bit-width parameter beta between two
-adjacent widths of the set: it runs at the upper one with probability beta, else at the lower one. The draw is a
-Gumbel-softmax with a hard sample: forward one of the two quantized weights, backward through both, weighted by the
-relaxed sample. A penalty pushes beta down, hardest in layers that lose little by the lower width. Once beta is below a
-threshold the upper width is given up, and the next pair of widths becomes active. The search ends when the average
-width of a weight is within the budget.
+First half of the epochs, the search. Every free layer has a differentiable bit-width parameter: with the chance beta it
+runs at the upper one of two adjacent widths of the set, else at the lower one. The draw is a Gumbel-softmax with a hard
+sample: forward one of the two quantized weights, backward through both, weighted by the relaxed sample. With w =
+lower + beta * (upper - lower), a layer's real width, and c its share of the weights, the search minimises
+
+    loss + multiplier * sum_l p_l * c_l * w_l,    p = 1 / (1 + e / mean e),    e = |Q_lower(W) - W|**2 / var(W):
+
+layers that lose little by rounding pay most for their bits. Every mini-batch moves w by dloss/dw / c, the gradient for
+a bit more of the average width, over the root of the sum of all its squares so far (AdaGrad's step, one for all layers,
+so that the sizes of gradients count). The multiplier is then the one that keeps sum_l c_l * w_l to a plan: down to the
+budget in the first quarter of the search, and at it afterwards. It thereby is on the scale of the loss. At the end
+widths are rounded within the budget (:func:`rounded`).
 
 Second half. Widths are fixed; the float network teaches (cross entropy of its softmax), and bin regularization pulls
 weights to the values they are rounded to: for every bin the squared distance of its mean to its level plus its
-variance, which is the mean squared distance of its weights to the level. Each bin counts the same however few weights
-it holds, which is all that is entropy-aware here: the paper's normalisation of weights for evenly filled bins is left
-to the learned scales.
+variance, which is the mean squared distance of its weights to the level.
 
-The paper's equations were available to us through a summary only. The pairs, the stochastic draw, distillation and
-lambda_E = 0.1 are from there; the penalty's form, the threshold, and the end of the search by a budget are ours.
+Form of the regularization. The paper sums over bins and layers; here distances are in steps of the layer's width, each
+bin counts the same however few weights it holds, and the mean is taken over bins and then over layers, so that its
+weight of 0.1 is not the paper's lambda_E of the same value. The paper also normalises weights for evenly filled bins:
+(2**(b-1) / (2**b - 1)) * |W| / ||W||_1 * W, which fixes the mean magnitude to about half of the range. With weight
+scales that all widths share this would be a choice of the scale: it is left out, since it does not help. On the digits
+(three seeds, 6 epochs at W8/6/4/8/2) the loss in training ends at 0.152 without regularization, at 0.152 with it, at
+0.153 with scales normalised once, and at 0.154 with scales held so; at W2/4/2/4/2 at 0.159, 0.158, 0.159 and 0.164.
+The accuracies, within 0.3 point of each other, tell none of the four apart.
+
+The paper's equations were available to us through a summary only. The pairs, the stochastic draw, the penalty weighted
+by quantization errors, and distillation are from there; the penalty's form and multiplier, the steps, and the end of
+the search are ours. So is that a layer can take back a width: the paper prunes the upper width when beta falls below a
+threshold, and here beta 0 of a pair is beta 1 of the next in both directions, since the gradient of one mini-batch is
+mostly noise.
+
 Activations have one width, the highest of the set. The paper does not learn theirs either: its tables have weights of
 mixed widths with activations of 32, 4 or 2 bits, and of 8 bits on the accelerator it measures (Bit Fusion). The learned
 widths are exported under the name ``sdq``.
@@ -47,7 +64,7 @@ FALL_SHARE = 0.25
 """Share of the search in which the average width falls; in the rest it stays at the budget."""
 
 STEP_BITS = 1.0
-"""How far gradients move a layer's width, see :meth:`_Search.step`."""
+"""What the step of the search is multiplied by, in bits."""
 
 LEAST_CHANCE = 0.05
 """Of either width of a pair: what is never drawn has no gradient, and its BatchNorm set learns nothing."""
