@@ -286,7 +286,7 @@ class JointTraining:
         config = self.config
         per_epoch = math.ceil(len(images) / config.batch_size)
         self.model.train()
-        self.step.begin_epoch(epoch, config.joint_epochs)
+        self.step.begin_epoch(epoch, config.joint_epochs, per_epoch)
         if self.distillation is not None:
             self.distillation.begin_epoch(epoch, config.joint_epochs)
         total, count = 0.0, 0

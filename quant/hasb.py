@@ -116,7 +116,7 @@ class MixedStep(JointStep):
     budget: float
     _memory: dict[str, Tensor] = field(default_factory=lambda: {"sigma": torch.zeros(())})
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
+    def begin_epoch(self, epoch: int, epochs: int, batches: int) -> None:
         """Set sigma."""
         self._memory["sigma"] = torch.tensor(mixing(epoch, epochs))
 

@@ -110,8 +110,8 @@ class TrainingStep:
         """
         raise NotImplementedError
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Tell which epoch begins, counted from 0, and how many there are."""
+    def begin_epoch(self, epoch: int, epochs: int, batches: int) -> None:
+        """Tell which epoch begins, counted from 0, how many there are, and of how many mini-batches each is."""
 
     def finish(self) -> None:
         """Leave in the model what the method found; the last epoch is over."""

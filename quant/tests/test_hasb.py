@@ -75,9 +75,9 @@ def training(**changes):
 
 def test_layers_draw_widths_of_their_own_as_often_as_sigma_says():
     step = training()[0].step
-    step.begin_epoch(0, 90)
+    step.begin_epoch(0, 90, 10)
     assert step.drawn(4) == 4
-    step.begin_epoch(89, 90)
+    step.begin_epoch(89, 90, 10)
     names = [name for name, _ in free_layers(step.model)]
     seen = [widths.weight_bits[name] for widths in (step.drawn(4) for _ in range(60)) for name in names]
     share = sum(bits == 4 for bits in seen) / len(seen)
