@@ -16,10 +16,12 @@ from rtl.proofs import (
     digit_datapath,
     dot_product,
     image_loader,
+    load_port,
     memory,
     requantizer,
     result_buffer,
     rotate,
+    sequencer,
     weight_loader,
     weight_switch,
 )
@@ -35,11 +37,13 @@ MODULES = (
     requantizer,
     memory,
     rotate,
+    sequencer,
     activation_streamer,
     result_buffer,
     board,
     bus,
     image_loader,
+    load_port,
     accelerator,
 )
 
