@@ -15,13 +15,16 @@ from rtl.proofs import (
     bus,
     digit_datapath,
     dot_product,
+    drain,
     image_loader,
     load_port,
+    max_pool,
     memory,
     requantizer,
     result_buffer,
     rotate,
     sequencer,
+    weight_feeder,
     weight_loader,
     weight_switch,
 )
@@ -29,11 +32,13 @@ from rtl.proofs.solver import Verdict
 
 MODULES = (
     weight_switch,
+    weight_feeder,
     weight_loader,
     array_column,
     accumulate_step,
     digit_datapath,
     dot_product,
+    drain,
     requantizer,
     memory,
     rotate,
@@ -44,6 +49,7 @@ MODULES = (
     bus,
     image_loader,
     load_port,
+    max_pool,
     accelerator,
 )
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from amaranth.hdl import Cat, Const, Mux, Value
 
 from hwsim import spec
-from hwsim.machine import BUNDLE_ROWS, Machine, bits_for
+from hwsim.machine import BUNDLE_ROWS, SIZE_BITS, Machine, bits_for
 from rtl.multiple import multiple
+from rtl.proofs.bench import Bench
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def valid_entry(machine: Machine, entry: Value) -> Value:
     passes, rows = planes_applied(entry.target_bits), rows_stored(machine, entry.tile_rows)
     most = machine.weight_words
     tile_words = product(rows, entry.planes_stored, most)
+    rounded = Mux(entry.target_bits == 1, spec.planes_read(2, 1), entry.target_bits + entry.rounds)
     weights = (
         (entry.target_bits >= 1)
         & (entry.target_bits <= spec.MAX_BITS)
-        & (entry.planes_read >= 1)
+        & ((entry.planes_read == rounded) | (entry.planes_read == entry.target_bits))
         & (entry.planes_read <= entry.planes_stored)
         & (entry.planes_stored <= spec.MAX_BITS)
         & (entry.tile_rows >= 1)
@@ -145,7 +147,26 @@ def valid_input(machine: Machine, layer: Value, place: Place) -> Value:
 
 def multiple_of(factor: Value, value: Value, bits: int) -> Value:
     """Return ``factor * value`` as an address that wraps."""
-    return (factor * value[:bits])[:bits]
+    return (factor[:bits] * value[:bits])[:bits]
+
+
+def is_of_window(machine: Machine, layer: Value, unit: Value, row: Value, column: Value, unit_of_pixel: Value) -> Value:
+    """Return whether a unit of a step is noted as one of a kernel tap."""
+    bits = machine.unit_address_bits
+    at = multiple_of(row, layer.kernel_row_step, bits) + multiple_of(column, layer.units, bits) + unit_of_pixel
+    return (
+        (unit_of_pixel < layer.units)
+        & (unit.kernel_row == row - layer.padding)
+        & (unit.kernel_column == column - layer.padding)
+        & (unit.offset == at[:bits])
+    )
+
+
+def any_place(bench: Bench, machine: Machine, tensor: str) -> Place:
+    """Return any place of a tensor, always the same."""
+    bits = machine.unit_address_bits
+    start, row_units = (bench.any_constant(bits, f"{tensor}_{name}") for name in ("start", "row_units"))
+    return Place(start, row_units, bench.any_constant(SIZE_BITS, f"{tensor}_height"))
 
 
 def tensor_fits(place: Place, most: int) -> Value:

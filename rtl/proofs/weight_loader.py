@@ -242,8 +242,8 @@ PROOFS = (
     ),
     Proof(
         "weight_loader.reads_in_range",
-        "every word of the weight memory that is read is one of its entry's, so its address is in range, and so is that "
-        "of the entry, whatever the valid entries",
+        "every word of the weight memory that is read is one of its entry's, so its address is in range, and so is "
+        "that of the entry, whatever the valid entries",
         WeightLoader,
         reads_in_range,
         depth=2,
