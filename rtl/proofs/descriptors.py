@@ -218,3 +218,16 @@ def valid_drain(machine: Machine, layer: Value) -> Value:
         & (~layer.makes_logits | (layer.channel_groups <= machine.result_words))
         & (~layer.makes_code | (channels <= layer.output_units * of_unit))
     )
+
+
+def valid_image(machine: Machine, image: Value) -> Value:
+    """Return whether the size of an image is that of its rows, columns and channels, and fits the raw memory."""
+    most = machine.raw_image_words * machine.image_channels
+    row_bytes = product(image.width, image.channels, most)
+    return (
+        (image.height >= 1)
+        & (image.width >= 1)
+        & (image.channels >= 1)
+        & product_fits(image.width, image.channels, most)
+        & is_product(image.image_bytes, image.height, row_bytes, most)
+    )

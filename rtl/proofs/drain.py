@@ -29,6 +29,7 @@ def addresses_in_range(component):
     begins = bench.past_reset(bench.in_state("dut", "READ CODE TABLE"), 1)
     bench.assume(~(begins & dut.bank_ready))
 
+    bench.implies(~states(bench, "IDLE"), ~layer.is_max_pool, "nothing is drained for max pooling")
     before, position = check_pixels(bench, begins)
     check_groups(bench)
     check_tables(bench)

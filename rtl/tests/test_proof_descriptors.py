@@ -30,6 +30,7 @@ def verdicts(made: Program, changes: dict[str, int] | None = None) -> list[dict[
     """Return for each layer which rules hold; ``changes`` is added to fields of descriptors and entries."""
     machine, network = made.machine, made.network
     layer, entry = Signal(struct(machine.layer_layout)), Signal(struct(machine.tiles_layout))
+    image = Signal(struct(machine.image_layout))
     names = [f"{tensor}_{what}" for tensor in ("input", "output") for what in ("start", "row_units", "height")]
     ghosts = {name: Signal(24, name=name) for name in names}
     places = {
@@ -42,6 +43,7 @@ def verdicts(made: Program, changes: dict[str, int] | None = None) -> list[dict[
         "input": descriptors.valid_input(machine, layer, places["input"]),
         "output": descriptors.valid_output(machine, layer, places["output"]),
         "drain": descriptors.valid_drain(machine, layer),
+        "image": descriptors.valid_image(machine, image),
     }
     holds = {name: Signal(name=name) for name in rules}
     m = Module()
@@ -54,11 +56,13 @@ def verdicts(made: Program, changes: dict[str, int] | None = None) -> list[dict[
                 fields = {
                     "layer": dict(part.layers[at]),
                     "entry": dict(part.tiles[at]),
+                    "image": dict(made.image),
                 }
                 for name, more in (changes or {}).items():
                     record, field = name.split(".")
                     fields[record][field] += more
                 ctx.set(layer.as_value(), machine.layer_layout.pack(fields["layer"]))
+                ctx.set(image.as_value(), machine.image_layout.pack(fields["image"]))
                 ctx.set(entry.as_value(), machine.tiles_layout.pack(fields["entry"]))
                 for tensor, source in (("input", network_layer.input), ("output", network_layer.name)):
                     if source == IMAGE:
@@ -92,6 +96,7 @@ CHANGES = {
     "layer.output_units": "output",
     "layer.table_start": "drain",
     "layer.channel_groups": "drain",
+    "image.image_bytes": "image",
 }
 
 
