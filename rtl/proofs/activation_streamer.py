@@ -11,7 +11,15 @@ from rtl.accumulator import Accumulator
 from rtl.activation_streamer import ActivationStreamer
 from rtl.leaves.memory import TwoCycleMemory
 from rtl.proofs.bench import Bench
-from rtl.proofs.descriptors import any_place, is_of_window, multiple_of, product, valid_input
+from rtl.proofs.descriptors import (
+    SMALL_WINDOWS,
+    any_place,
+    has_small_window,
+    is_of_window,
+    multiple_of,
+    product,
+    valid_input,
+)
 from rtl.proofs.machine import SMALL, UNEVEN
 from rtl.proofs.proof import Mutant, Proof
 
@@ -59,6 +67,7 @@ def reads_in_range(component):
     place = any_place(bench, UNEVEN, "input")
     bench.assume_constant(layer.as_value())
     bench.assume(valid_input(UNEVEN, layer, place) & ~layer.reads_image)
+    bench.assume(has_small_window(layer))
     running, this_pass, turn = (bench.view(f"dut.{name}") for name in ("running", "this_pass", "turn_1"))
     started = Signal()
     with m.If(dut.start):
@@ -129,7 +138,7 @@ PROOFS = (
     Proof(
         "activation_streamer.reads_in_range",
         "every unit that is read inside the image lies in its tensor, so its address is in range; outside it, where "
-        "addresses wrap, what is read is masked: whatever the valid descriptors, tensors and passes",
+        f"addresses wrap, what is read is masked: whatever the passes and valid descriptors, for {SMALL_WINDOWS}",
         ActivationStreamer,
         reads_in_range,
         depth=2,

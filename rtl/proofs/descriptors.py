@@ -16,6 +16,10 @@ from hwsim.machine import BUNDLE_ROWS, SIZE_BITS, Machine, bits_for
 from rtl.multiple import multiple
 from rtl.proofs.bench import Bench
 
+SMALL_WINDOWS = (
+    "windows of at most 3 x 3 pixels of at most 3 units, with a stride of at most 2 and a padding of at most 1"
+)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -126,6 +130,17 @@ def counts_from_one(layer: Value) -> Value:
     return Cat(getattr(layer, name) >= 1 for name in counts).all()
 
 
+def has_small_window(layer: Value) -> Value:
+    """Return whether a window is so small that a solver can reason about its addresses: see ``SMALL_WINDOWS``."""
+    return (
+        (layer.kernel_width <= 3)
+        & (layer.kernel_height <= 3)
+        & (layer.stride <= 2)
+        & (layer.padding <= 1)
+        & (layer.units <= 3)
+    )
+
+
 def valid_input(machine: Machine, layer: Value, place: Place) -> Value:
     """Return whether a layer's input lies in the activation memory, and its addresses are those of its windows."""
     bits = machine.unit_address_bits
@@ -155,7 +170,9 @@ def is_of_window(machine: Machine, layer: Value, unit: Value, row: Value, column
     bits = machine.unit_address_bits
     at = multiple_of(row, layer.kernel_row_step, bits) + multiple_of(column, layer.units, bits) + unit_of_pixel
     return (
-        (unit_of_pixel < layer.units)
+        (row < layer.kernel_height)
+        & (column < layer.kernel_width)
+        & (unit_of_pixel < layer.units)
         & (unit.kernel_row == row - layer.padding)
         & (unit.kernel_column == column - layer.padding)
         & (unit.offset == at[:bits])

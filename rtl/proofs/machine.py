@@ -31,11 +31,11 @@ SMALL = Machine(
 
 UNEVEN = dataclasses.replace(
     SMALL,
-    weight_words=50,
+    weight_words=21,
     staging_words=11,
     table_words=7,
     skip_table_words=5,
-    activation_words=13,
-    skip_words=13,
+    activation_words=5,
+    skip_words=6,
 )
 """No memory has a power of two of words whose words a program chooses: so there are addresses out of range."""

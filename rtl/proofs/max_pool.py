@@ -6,7 +6,15 @@ from amaranth.hdl import Mux, Signal
 
 from rtl.max_pool import MaxPool
 from rtl.proofs.bench import Bench
-from rtl.proofs.descriptors import any_place, multiple_of, product, valid_input, valid_output
+from rtl.proofs.descriptors import (
+    SMALL_WINDOWS,
+    any_place,
+    has_small_window,
+    multiple_of,
+    product,
+    valid_input,
+    valid_output,
+)
 from rtl.proofs.machine import UNEVEN
 from rtl.proofs.proof import Mutant, Proof
 
@@ -22,6 +30,7 @@ def addresses_in_range(component):
     bench.assume_constant(layer.as_value())
     bench.assume(layer.is_max_pool & ~layer.reads_image)
     bench.assume(valid_input(UNEVEN, layer, source) & valid_output(UNEVEN, layer, target))
+    bench.assume(has_small_window(layer))
     # Registers are derived from the descriptor before a layer starts.
     bench.assume(bench.after(2) | ~dut.start)
     running = bench.in_state("dut", "RUN")
@@ -89,7 +98,7 @@ PROOFS = (
     Proof(
         "max_pool.addresses_in_range",
         "every unit that is read inside the image is one of its input, every unit that is written one of its output, "
-        "so the addresses are in range: whatever the valid descriptors and tensors",
+        f"so the addresses are in range: whatever the valid descriptors and tensors, for {SMALL_WINDOWS}",
         MaxPool,
         addresses_in_range,
         depth=2,

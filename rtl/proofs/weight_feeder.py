@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from amaranth.hdl import Mux, Signal, Value
 
 from rtl.proofs.bench import Bench
-from rtl.proofs.descriptors import is_of_window, multiple_of, product, unit_turns, valid_staging
+from rtl.proofs.descriptors import (
+    SMALL_WINDOWS,
+    has_small_window,
+    is_of_window,
+    multiple_of,
+    product,
+    unit_turns,
+    valid_staging,
+)
 from rtl.proofs.machine import UNEVEN
 from rtl.proofs.proof import Mutant, Proof
 from rtl.weight_feeder import WeightFeeder
@@ -102,6 +110,7 @@ def notes_units(component):
     bench = Bench(component(UNEVEN))
     m, dut, layer = bench.m, bench.component, bench.component.layer
     walk = check_walk(bench)
+    bench.assume(has_small_window(layer))
     bits = UNEVEN.unit_address_bits
     works = bench.in_state("dut", "BEGIN", "LOAD", "READY", "NEXT") & ~bench.internal("dut.window_ended")
     row_offset, offset, row, column = (
@@ -143,10 +152,11 @@ PROOFS = (
     ),
     Proof(
         "weight_feeder.notes_units",
-        "every unit of a step is noted with its kernel tap and its address relative to the output pixel's window",
+        "every unit of a step is noted with its kernel tap and its address relative to the output pixel's window, "
+        f"for {SMALL_WINDOWS}",
         WeightFeeder,
         notes_units,
-        depth=3,
+        depth=2,
         mutant_depth=16,
         mutants=(
             Mutant("offset.eq(row_offset + layer.kernel_row_step),", "offset.eq(offset + layer.kernel_row_step),"),
