@@ -67,7 +67,7 @@ def reads_in_range(component):
     place = any_place(bench, UNEVEN, "input")
     bench.assume_constant(layer.as_value())
     bench.assume(valid_input(UNEVEN, layer, place) & ~layer.reads_image)
-    bench.assume(has_small_window(layer))
+    bench.assume(has_small_window(layer, place.row_units))
     running, this_pass, turn = (bench.view(f"dut.{name}") for name in ("running", "this_pass", "turn_1"))
     started = Signal()
     with m.If(dut.start):

@@ -16,8 +16,12 @@ from hwsim.machine import BUNDLE_ROWS, SIZE_BITS, Machine, bits_for
 from rtl.multiple import multiple
 from rtl.proofs.bench import Bench
 
+SMALL_ROWS = ((1, 3), (1, 5), (2, 4))
+"""Units of a pixel and of a row."""
+
 SMALL_WINDOWS = (
-    "windows of at most 3 x 3 pixels of at most 3 units, with a stride of at most 2 and a padding of at most 1"
+    "windows of at most 3 x 3 pixels, a stride of at most 2 and a padding of at most 1, and rows of "
+    + " or ".join(f"{of_row} units of {units} a pixel" for units, of_row in SMALL_ROWS)
 )
 
 
@@ -130,14 +134,14 @@ def counts_from_one(layer: Value) -> Value:
     return Cat(getattr(layer, name) >= 1 for name in counts).all()
 
 
-def has_small_window(layer: Value) -> Value:
+def has_small_window(layer: Value, row_units: Value) -> Value:
     """Return whether a window is so small that a solver can reason about its addresses: see ``SMALL_WINDOWS``."""
     return (
         (layer.kernel_width <= 3)
         & (layer.kernel_height <= 3)
         & (layer.stride <= 2)
         & (layer.padding <= 1)
-        & (layer.units <= 3)
+        & Cat((layer.units == units) & (row_units == of_row) for units, of_row in SMALL_ROWS).any()
     )
 
 

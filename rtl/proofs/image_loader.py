@@ -21,7 +21,8 @@ def keeps_windows(component):
     bench.assume((geometry.windows_held >= 1) & (geometry.windows_held <= SMALL.image_words))
     bench.assume(geometry.height >= 1)
     bench.assume(~dut.strip_release | (dut.strip_pixels <= laid))
-    bench.assume(~dut.image_start | dut.image_ready)
+    # An image takes more than a cycle.
+    bench.assume(~dut.image_start | (dut.image_ready & ~bench.past_reset(dut.image_start, 1)))
     # Every image that waits holds a window or more.
     bench.assume(images_ahead <= SMALL.image_words)
 

@@ -30,7 +30,7 @@ def addresses_in_range(component):
     bench.assume_constant(layer.as_value())
     bench.assume(layer.is_max_pool & ~layer.reads_image)
     bench.assume(valid_input(UNEVEN, layer, source) & valid_output(UNEVEN, layer, target))
-    bench.assume(has_small_window(layer))
+    bench.assume(has_small_window(layer, source.row_units))
     # Registers are derived from the descriptor before a layer starts.
     bench.assume(bench.after(2) | ~dut.start)
     running = bench.in_state("dut", "RUN")

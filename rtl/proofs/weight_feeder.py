@@ -110,7 +110,7 @@ def notes_units(component):
     bench = Bench(component(UNEVEN))
     m, dut, layer = bench.m, bench.component, bench.component.layer
     walk = check_walk(bench)
-    bench.assume(has_small_window(layer))
+    bench.assume(has_small_window(layer, layer.kernel_row_step))
     bits = UNEVEN.unit_address_bits
     works = bench.in_state("dut", "BEGIN", "LOAD", "READY", "NEXT") & ~bench.internal("dut.window_ended")
     row_offset, offset, row, column = (
