@@ -142,7 +142,7 @@ PROOFS = (
         ActivationStreamer,
         reads_in_range,
         depth=2,
-        mutant_depth=9,
+        mutant_depth=16,
         mutants=(
             Mutant("(x < layer.input_width)", "(x <= layer.input_width)"),
             Mutant("(y >= 0)", "(y >= -1)"),

@@ -159,7 +159,7 @@ PROOFS = (
         depth=2,
         mutant_depth=16,
         mutants=(
-            Mutant("offset.eq(row_offset + layer.kernel_row_step),", "offset.eq(offset + layer.kernel_row_step),"),
+            Mutant("kernel_row.eq(kernel_row + 1),", "kernel_row.eq(kernel_row),"),
             Mutant("kernel_column.eq(kernel_column + 1), *kernel_columns.step()", "*kernel_columns.step()"),
         ),
     ),
