@@ -238,13 +238,13 @@ PROOFS = (
         Drain,
         addresses_in_range,
         depth=4,
-        mutant_depth=14,
+        mutant_depth=10,
         mutants=(
             Mutant(
                 "table_address.eq(layer.table_start + layer.channel_groups * requantizers)",
                 "table_address.eq(layer.table_start + layer.channel_groups * requantizers + 1)",
             ),
-            Mutant('skip_offset["now"] + layer.channel_groups', 'skip_offset["now"] + layer.channel_groups + 1'),
+            Mutant('skip_offset["start"].eq(0)', 'skip_offset["start"].eq(1)'),
             Mutant("layer.output_units + layer.output_row_gap", "layer.output_units + layer.output_row_gap + 1"),
             Mutant("skip_table_address.eq(layer.skip_table_start", "skip_table_address.eq(1 + layer.skip_table_start"),
         ),

@@ -146,7 +146,7 @@ PROOFS = (
         mutant_depth=14,
         mutants=(
             Mutant("*planes.step(), first_plane.eq(0)", "first_plane.eq(0)"),
-            Mutant("m.d.comb += reading.eq(loads)", "m.d.comb += reading.eq(1)"),
+            Mutant("else plane_address + layer.plane_step)", "else plane_address + layer.plane_step + 1)"),
             Mutant("with m.If(layer.shares_taps):", "with m.If(0):"),
         ),
     ),
