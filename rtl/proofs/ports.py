@@ -3,6 +3,9 @@
 A test walks the design and fails if one is missing here. Memories of which every address is in range by their
 construction, because their words are a power of two, need no proof: the test looks at the depths instead.
 
+Not covered: the feeder's walk through a tile with the DSP datapath, which simulation alone tests, and what lies outside
+the sizes that a proof's claim names.
+
 What proofs take for granted is proved of the other side: a bench with a unit cut assumes what its own proofs say.
 """
 
