@@ -138,7 +138,8 @@ def notes_units(component):
 PROOFS = (
     Proof(
         "weight_feeder.reads_in_range",
-        "with the planes datapath, every row of the staging memory that is read is one of its tile's, in the half where it is staged, so its "
+        "with the planes datapath, every row of the staging memory that is read is one of its tile's, in the half "
+        "where it is staged, so its "
         "address is in range: whatever the valid descriptors, and whenever tiles are ready and passes taken",
         WeightFeeder,
         reads_in_range,
