@@ -24,10 +24,23 @@ def record_bits(machine: Machine) -> dict[str, int]:
     }
 
 
+def record_counts(machine: Machine) -> dict[str, int]:
+    """Return how many records each target holds."""
+    return {
+        "weights": machine.weight_words,
+        "tables": machine.table_words,
+        "skip_tables": machine.skip_table_words,
+        "layers": machine.layer_slots * machine.layer_layout.load_words,
+        "tiles": machine.layer_slots,
+        "image": 1,
+    }
+
+
 class LoadPort(wiring.Component):
     """Unpacks packets: a header (target in the top 4 bits, number of records below), a start address, the records.
 
-    A record is sent low word first. Throughput: one word a cycle.
+    A record is sent low word first. A record beyond its target's last one is dropped, and so is one for no target.
+    Throughput: one word a cycle; ``i`` is always ready.
 
     Members
     -------
@@ -50,12 +63,14 @@ class LoadPort(wiring.Component):
         m = Module()
         words = record_words(self.machine)
         bits = record_bits(self.machine)
+        counts = record_counts(self.machine)
         longest = max(words.values())
 
         target = Signal(LOAD_WORD_BITS - LOAD_COUNT_BITS)
         records_left = Signal(LOAD_COUNT_BITS)
         words_left = Signal(range(longest + 1))
         words_of_target = Signal(range(longest + 1))
+        count_of_target, count = (Signal(range(max(counts.values()) + 1)) for _ in range(2))
         # Words are shifted in from the top, so a record of n words lies in the top n words.
         shifted = Signal(longest * LOAD_WORD_BITS)
         write = Signal()
@@ -67,7 +82,7 @@ class LoadPort(wiring.Component):
         with m.Switch(target):
             for name, number in LOAD_TARGETS.items():
                 with m.Case(number):
-                    m.d.comb += words_of_target.eq(words[name])
+                    m.d.comb += [words_of_target.eq(words[name]), count_of_target.eq(counts[name])]
                 low = (longest - words[name]) * LOAD_WORD_BITS
                 m.d.sync += [
                     getattr(self, f"{name}_data").eq(shifted[low : low + bits[name]]),
@@ -88,7 +103,11 @@ class LoadPort(wiring.Component):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 with m.If(self.i.valid):
-                    m.d.sync += [next_address.eq(self.i.payload), words_left.eq(words_of_target - 1)]
+                    m.d.sync += [
+                        next_address.eq(self.i.payload),
+                        words_left.eq(words_of_target - 1),
+                        count.eq(count_of_target),
+                    ]
                     m.next = "RECORD"
                     with m.If(records_left == 0):
                         m.next = "HEADER"
@@ -98,7 +117,7 @@ class LoadPort(wiring.Component):
                     m.d.sync += words_left.eq(words_left - 1)
                     with m.If(words_left == 0):
                         m.d.sync += [
-                            write.eq(1),
+                            write.eq(next_address < count),
                             address.eq(next_address),
                             next_address.eq(next_address + 1),
                             words_left.eq(words_of_target - 1),

@@ -14,7 +14,12 @@ class FrameReceiver(wiring.Component):
     Broken is what has a wrong CRC, a byte after ESC that is none of the two, fewer bytes than a request or more than
     the memory holds, a framing error, and whatever comes before the frame held has been released.
 
-    Throughput of ``o``: a byte in two cycles.
+    Throughput of ``o``: a byte in two cycles. What ``o`` offers is held until it is taken or released.
+
+    Parameters
+    ----------
+    body_bytes_max : int
+        What the memory holds, CRC included.
 
     Members
     -------
@@ -32,7 +37,8 @@ class FrameReceiver(wiring.Component):
         A frame was dropped, one cycle.
     """
 
-    def __init__(self):
+    def __init__(self, body_bytes_max: int = BODY_BYTES_MAX):
+        self.body_bytes_max = body_bytes_max
         super().__init__(
             {
                 "data": In(8),
@@ -40,7 +46,7 @@ class FrameReceiver(wiring.Component):
                 "framing_error": In(1),
                 "held": Out(1),
                 "o": Out(stream.Signature(8)),
-                "left": Out(range(BODY_BYTES_MAX + 1)),
+                "left": Out(range(body_bytes_max + 1)),
                 "release": In(1),
                 "broken": Out(1),
             }
@@ -48,18 +54,18 @@ class FrameReceiver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.store = store = memory.Memory(shape=unsigned(8), depth=BODY_BYTES_MAX, init=[])
+        m.submodules.store = store = memory.Memory(shape=unsigned(8), depth=self.body_bytes_max, init=[])
         m.submodules.crc = crc = catalog.CRC16_IBM_3740(data_width=8).create()
         write, read = store.write_port(), store.read_port(domain="sync")
 
-        count = Signal(range(BODY_BYTES_MAX + 1))
+        count = Signal(range(self.body_bytes_max + 1))
         escaped, bad, is_end, is_byte, is_whole = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             is_end.eq(self.valid & (self.data == END)),
             is_byte.eq(self.valid & ~is_end & (escaped | (self.data != ESC)) & ~self.held),
             write.addr.eq(count),
             write.data.eq(Mux(escaped, Mux(self.data == ESC_END, END, ESC), self.data)),
-            write.en.eq(is_byte & (count != BODY_BYTES_MAX)),
+            write.en.eq(is_byte & (count != self.body_bytes_max)),
             crc.data.eq(write.data),
             crc.valid.eq(is_byte),
             crc.start.eq(is_end),
@@ -70,7 +76,7 @@ class FrameReceiver(wiring.Component):
             m.d.sync += escaped.eq(~is_end & ~escaped & (self.data == ESC))
         with m.If(is_byte):
             m.d.sync += count.eq(count + write.en)
-        with m.If(self.framing_error | (self.valid & self.held) | (is_byte & (count == BODY_BYTES_MAX))):
+        with m.If(self.framing_error | (self.valid & self.held) | (is_byte & (count == self.body_bytes_max))):
             m.d.sync += bad.eq(1)
         with m.If(self.valid & escaped & (self.data != ESC_END) & (self.data != ESC_ESC)):
             m.d.sync += bad.eq(1)
@@ -78,7 +84,7 @@ class FrameReceiver(wiring.Component):
             m.d.sync += [bad.eq(0), count.eq(0)]
 
         # The memory's data follow the address by a cycle.
-        at, fresh = Signal(range(BODY_BYTES_MAX)), Signal()
+        at, fresh = Signal(range(self.body_bytes_max)), Signal()
         m.d.comb += [
             read.addr.eq(at),
             read.en.eq(1),

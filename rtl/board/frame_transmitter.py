@@ -13,6 +13,11 @@ DATA_BYTES_MAX = 4 * ANSWER_WORDS_MAX
 class FrameTransmitter(wiring.Component):
     """Frames a header and the data in its memory, and appends the CRC.
 
+    Parameters
+    ----------
+    data_bytes_max : int
+        What the memory holds.
+
     Members
     -------
     write_address, write_data, write_enable : In
@@ -27,14 +32,15 @@ class FrameTransmitter(wiring.Component):
     o : Out(stream.Signature(8))
     """
 
-    def __init__(self):
+    def __init__(self, data_bytes_max: int = DATA_BYTES_MAX):
+        self.data_bytes_max = data_bytes_max
         super().__init__(
             {
-                "write_address": In(range(DATA_BYTES_MAX)),
+                "write_address": In(range(data_bytes_max)),
                 "write_data": In(8),
                 "write_enable": In(1),
                 "header": In(8 * ANSWER_HEADER_BYTES),
-                "data_bytes": In(range(DATA_BYTES_MAX + 1)),
+                "data_bytes": In(range(data_bytes_max + 1)),
                 "start": In(1),
                 "busy": Out(1),
                 "o": Out(stream.Signature(8)),
@@ -43,7 +49,7 @@ class FrameTransmitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.store = store = memory.Memory(shape=unsigned(8), depth=DATA_BYTES_MAX, init=[])
+        m.submodules.store = store = memory.Memory(shape=unsigned(8), depth=self.data_bytes_max, init=[])
         m.submodules.crc = crc = catalog.CRC16_IBM_3740(data_width=8).create()
         write, read = store.write_port(), store.read_port(domain="sync")
         m.d.comb += [
@@ -53,7 +59,7 @@ class FrameTransmitter(wiring.Component):
         ]
 
         # Bytes of a body are header, data, CRC; ``at`` begins anew with each.
-        at, byte, after = Signal(range(DATA_BYTES_MAX)), Signal(8), Signal(2)
+        at, byte, after = Signal(range(self.data_bytes_max)), Signal(8), Signal(2)
         sent = Signal()
         m.d.comb += [read.addr.eq(at), read.en.eq(1), sent.eq(self.o.valid & self.o.ready), self.busy.eq(1)]
         with m.FSM():

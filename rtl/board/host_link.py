@@ -19,7 +19,9 @@ class HostLink(wiring.Component):
     """Answers every whole request, see ``rtl.board.link_protocol``; one at a time.
 
     TVALID of ``load`` and ``image`` falls without TREADY when the patience ends, which AXI forbids: only for
-    components that take a word in the cycle of TREADY and otherwise ignore TVALID, as ``AxiAccelerator`` does.
+    components that take a word in the cycle of TREADY and otherwise ignore TVALID, as ``AxiAccelerator`` does. It must:
+    the answer has told the host that the word was not taken, so a word still offered would come twice. Every other
+    valid is held until it is taken, which ``rtl.proofs.board`` proves.
 
     Parameters
     ----------

@@ -30,7 +30,8 @@ class AxiAccelerator(wiring.Component):
     load : In(Axi4StreamSignature())
         ``hwsim.program.Program.load_words``. Taken only while no image is computed and no command waits.
     image : In(Axi4StreamSignature(keep=True, last=True))
-        See ``ImageUnpacker``. While one image is computed the next is laid out and a third received.
+        See ``ImageUnpacker``. While one image is computed the next is laid out and a third received,
+        and no more.
     result : Out(Axi4StreamSignature(last=True))
         Logits, signed 32 bits; TLAST comes with the last of an image.
     interrupt : Out(1)
@@ -63,9 +64,7 @@ class AxiAccelerator(wiring.Component):
         work.submodules.commands = commands = fifo.SyncFIFOBuffered(
             width=len(accelerator.run.payload), depth=register_map.COMMAND_QUEUE_DEPTH
         )
-        wiring.connect(work, unpacker.o, accelerator.image)
-
-        was_busy, image_done, result_end = Signal(), Signal(), Signal()
+        was_busy, image_done, result_end, has_room = Signal(), Signal(), Signal(), Signal()
         images_done, cycles = Signal(32), Signal(32)
         images_waiting = Signal(range(register_map.IMAGES_WAITING_MAX + 1))
         results_waiting = Signal(range(register_map.RESULTS_WAITING_MAX + 1))
@@ -79,6 +78,11 @@ class AxiAccelerator(wiring.Component):
             image_done.eq(was_busy & ~accelerator.busy),
             result_end.eq(self.result.tvalid & self.result.tready & self.result.tlast),
             unpacker.image_bytes.eq(accelerator.image_bytes),
+            # No more images than are counted: a ring deep enough for several small ones would take them.
+            has_room.eq(images_waiting != register_map.IMAGES_WAITING_MAX),
+            accelerator.image.payload.eq(unpacker.o.payload),
+            accelerator.image.valid.eq(unpacker.o.valid & has_room),
+            unpacker.o.ready.eq(accelerator.image.ready & has_room),
         ]
         work.d.sync += [
             was_busy.eq(accelerator.busy),

@@ -26,7 +26,7 @@ COMMAND_QUEUE_DEPTH = 4
 """Run commands that wait while an image is computed."""
 
 IMAGES_WAITING_MAX = 3
-"""Two laid out halves and one image received."""
+"""One is computed, one laid out and one received; bytes of a fourth wait."""
 
 RESULTS_WAITING_MAX = 2
 

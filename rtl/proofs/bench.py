@@ -181,13 +181,23 @@ class Bench:
         *modules, name = path.split(".")
         member = getattr(self.part(".".join(modules)), name, None)
         value = self.internal(path) if member is None else member
-        signal = Value.cast(value)
+        self._cut(Value.cast(value), path)
+        return value
+
+    def free_outputs(self, path: str) -> Any:
+        """Cut whatever drives the outputs of a component, as if it did anything. Return the component."""
+        component = self.part(path)
+        for names, member, value in component.signature.flatten(component):
+            if member.flow == wiring.Out:
+                self._cut(Value.cast(value), ".".join([path, *map(str, names)]))
+        return component
+
+    def _cut(self, signal: Value, path: str) -> None:
         assert isinstance(signal, Signal), f"{path} is not a signal"
         for fragment in list(all_fragments(self.fragments.values())):
             for domain, statements in fragment.statements.items():
                 fragment.statements[domain] = without(statements, signal)
         self._expose(signal, path.replace(".", "__"))
-        return value
 
     def rtlil(self) -> str:
         """Return the top in the language of Yosys."""

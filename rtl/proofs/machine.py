@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hwsim.machine import Machine
 from hwsim.precision import WidthSet
 
@@ -26,3 +28,14 @@ SMALL = Machine(
     layer_slots=3,
     result_words=3,
 )
+
+UNEVEN = dataclasses.replace(
+    SMALL,
+    weight_words=21,
+    staging_words=11,
+    table_words=7,
+    skip_table_words=5,
+    activation_words=5,
+    skip_words=6,
+)
+"""No memory has a power of two of words whose words a program chooses: so there are addresses out of range."""

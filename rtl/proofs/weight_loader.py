@@ -7,42 +7,29 @@ import dataclasses
 
 from amaranth.hdl import Cat, Mux, Signal
 
-from hwsim import spec
 from hwsim.machine import BUNDLE_ROWS
 from rtl.leaves.memory import GatheredMemory
 from rtl.proofs.bench import Bench
-from rtl.proofs.machine import SMALL
+from rtl.proofs.descriptors import planes_applied, product, rows_stored, valid_entry
+from rtl.proofs.machine import SMALL, UNEVEN
 from rtl.proofs.proof import Mutant, Proof
 from rtl.weight_loader import WeightLoader
 
 READS = WeightLoader.ARRIVAL_CYCLES
 SMALL_WITH_BYTES = dataclasses.replace(SMALL, weight_port_bits=8)
-
-
-def valid_entry(entry):
-    """Return what ``hwsim.descriptors`` keeps: widths that go together, planes that fit the staging memory."""
-    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
-    return (
-        (entry.target_bits >= 1)
-        & (entry.target_bits <= spec.MAX_BITS)
-        & (entry.planes_read == Mux(entry.target_bits == 1, spec.planes_read(2, 1), entry.target_bits + entry.rounds))
-        & (entry.planes_read <= spec.MAX_BITS)
-        & (entry.tile_rows >= 1)
-        & (entry.tiles >= 1)
-        & (entry.staging_start >= (passes - 1) * entry.tile_rows)
-        & (entry.staging_start + entry.tile_rows <= SMALL.staging_words)
-    )
+UNEVEN_WITH_BYTES = dataclasses.replace(UNEVEN, weight_port_bits=8)
 
 
 def row_cycles(entry):
     """Return the cycles that a row takes."""
-    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    passes = planes_applied(entry.target_bits)
     return Mux(passes > entry.planes_read, passes, entry.planes_read)
 
 
 def check_last_ones(bench, entry):
     """State that what the counters end at is the entry's, once it is kept."""
-    kept = ~bench.in_state("dut", "IDLE", "FETCH", "BEGIN LAYER")
+    kept = ~bench.in_state("dut", "IDLE", "FETCH", "BEGIN LAYER", "END LAYER")
+    bench.implies(kept, entry.has_weights, "only layers with weights have tiles")
     for name, count in (
         ("last_of_period", row_cycles(entry)),
         ("last_plane", entry.planes_read),
@@ -70,13 +57,13 @@ def keeps_halves(component):
     entry = bench.view("dut.entry")
     period = row_cycles(entry)
     bench.assume(~dut.tile_release | dut.tile_ready)
-    bench.assume(valid_entry(dut.tiles_data))
+    bench.assume(valid_entry(dut.machine, dut.tiles_data))
 
     # The switch gives one group of planes for one group that is done, the last pass first (proved of the switch).
     o_valid, o_position = bench.free("dut.switch.o_valid"), bench.free("dut.switch.o_position")
     last = reading & (plane == entry.planes_read - 1)
     arrived = bench.past_reset(last, READS)
-    passes = Mux(entry.target_bits == 1, spec.planes_applied(1), entry.target_bits)
+    passes = planes_applied(entry.target_bits)
     waiting, next_position = Signal(5), Signal.like(o_position)
     m.d.sync += waiting.eq(waiting + arrived - (o_valid & (o_position == 0)))
     between = Signal()
@@ -87,7 +74,7 @@ def keeps_halves(component):
 
     loads = bench.in_state("dut", "READ", "FINISH TILE")
     settled = ~bench.in_state("dut", "IDLE", "FETCH")
-    bench.implies(settled, valid_entry(entry), "entry")
+    bench.implies(settled, valid_entry(dut.machine, entry), "entry")
     check_last_ones(bench, entry)
     bench.check(used == ready + loads, "a half is used by the tile that is loaded, the others are ready")
     bench.check(used <= 2, "no more halves used than there are")
@@ -142,7 +129,7 @@ def ninth_rows(component):
     word = bench.any_constant(SMALL_WITH_BYTES.weight_word_bits, "word")
     read = dut.weight_read & (dut.weight_address == address)
     bench.assume(~bench.past(read, GatheredMemory.LATENCY) | (dut.weight_data == word))
-    bench.assume(valid_entry(dut.tiles_data))
+    bench.assume(valid_entry(dut.machine, dut.tiles_data))
 
     # The word may be that of any plane of any of a bundle's eight rows: `hit` says that it was in this bundle.
     any_plane = bench.any_constant(3, "any_plane")
@@ -152,7 +139,7 @@ def ninth_rows(component):
         bench.internal(f"dut.{name}") for name in ("row_address", "row_of_bundle", "plane", "reading")
     )
     bench.check(row_of_bundle < BUNDLE_ROWS, "row of a bundle")
-    bench.implies(~bench.in_state("dut", "IDLE", "FETCH"), valid_entry(entry), "entry")
+    bench.implies(~bench.in_state("dut", "IDLE", "FETCH"), valid_entry(dut.machine, entry), "entry")
     bench.implies(bench.in_state("dut", "READ"), plane < row_cycles(entry), "plane")
     check_last_ones(bench, entry)
     hit = Signal(reset_less=True)
@@ -187,6 +174,39 @@ def ninth_rows(component):
     return bench
 
 
+def reads_in_range(component):
+    """The entries are any that a program may have, the last one is that of a last layer; tiles end at any time."""
+    machine = UNEVEN_WITH_BYTES
+    bench = Bench(component(machine))
+    dut = bench.component
+    slot, tile, row, row_of_bundle, plane, row_address, tile_address, reading = (
+        bench.internal(f"dut.{name}")
+        for name in ("slot", "tile", "row", "row_of_bundle", "plane", "row_address", "tile_address", "reading")
+    )
+    bench.free("dut.finishes_tile")
+    entry, most = bench.view("dut.entry"), machine.weight_words
+    bench.assume(valid_entry(machine, dut.tiles_data))
+    bench.assume(dut.slot < machine.layer_slots)
+    ends = bench.in_state("dut", "END LAYER")
+    bench.assume(~(ends & (slot == machine.layer_slots - 1)) | entry.is_last)
+
+    bench.implies(dut.weight_read, dut.weight_address < most, "weight address in range")
+    bench.implies(~bench.in_state("dut", "IDLE"), dut.tiles_address < machine.layer_slots, "entry address in range")
+    bench.implies(~bench.in_state("dut", "IDLE", "FETCH"), valid_entry(machine, entry), "entry")
+    check_last_ones(bench, entry)
+    waits, reads, finishes = (bench.in_state("dut", state) for state in ("WAIT HALF", "READ", "FINISH TILE"))
+    tile_words = product(rows_stored(machine, entry.tile_rows), entry.planes_stored, most)
+    tile_start = entry.weight_start + product(tile, tile_words, most)
+    row_start = tile_start + product(rows_stored(machine, row), entry.planes_stored, most)
+    bench.implies(waits | reads | finishes, tile < entry.tiles, "tile")
+    bench.implies(waits, tile_address == tile_start, "a tile follows the one before")
+    bench.implies(finishes, tile_address == tile_start + tile_words, "where the next tile begins")
+    bench.implies(reads, (row < entry.tile_rows) & (row_of_bundle == row % BUNDLE_ROWS), "row")
+    bench.implies(reads, row_address == row_start, "a row follows the one before, but for ninth ones")
+    bench.implies(reading, plane < entry.planes_read, "plane")
+    return bench
+
+
 PROOFS = (
     Proof(
         "weight_loader.keeps_halves",
@@ -218,6 +238,20 @@ PROOFS = (
             Mutant("self.weight_address.eq(row_address + plane)", "self.weight_address.eq(row_address)"),
             Mutant("write.addr.eq(place)", "write.addr.eq(0)"),
             Mutant("Mux(is_ninth, 0, entry.planes_stored)", "Mux(is_ninth, 0, entry.planes_read)"),
+        ),
+    ),
+    Proof(
+        "weight_loader.reads_in_range",
+        "every word of the weight memory that is read is one of its entry's, so its address is in range, and so is "
+        "that of the entry, whatever the valid entries",
+        WeightLoader,
+        reads_in_range,
+        depth=2,
+        mutant_depth=14,
+        mutants=(
+            Mutant("reading.eq(plane <= last_plane)", "reading.eq(1)"),
+            Mutant("with m.If(tile == entry.tiles - 1):", "with m.If(tile == entry.tiles):"),
+            Mutant("last_plane.eq(entry.planes_read - 1)", "last_plane.eq(entry.planes_read)"),
         ),
     ),
 )

@@ -1,15 +1,18 @@
-"""Packets of the load stream reach their memories whole and in order; empty ones change nothing."""
+"""Packets of the load stream reach their memories whole and in order; empty ones and what is beyond change nothing."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+from amaranth.hdl import Fragment
 from amaranth.sim import Simulator
 
 from hwsim.machine import LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, Machine
 from hwsim.precision import CATALOG
-from rtl.load_port import LoadPort, record_bits, record_words
+from rtl.accelerator import Accelerator
+from rtl.load_port import LoadPort, record_bits, record_counts, record_words
+from rtl.proofs.bench import locals_of
 from rtl.tests.mutation import mutant
 
 MACHINE = Machine(weight_widths=CATALOG["8-4-2"], activation_widths=CATALOG["8-4-2"])
@@ -17,16 +20,20 @@ Write = tuple[str, int, int]
 
 
 def packets(seed: int, counts: list[int]) -> tuple[list[int], list[Write]]:
-    """Return the words of packets of so many records each, and what is to be written: (target, address, record)."""
+    """Return the words of packets of so many records each, and what is to be written: (target, address, record).
+
+    They begin anywhere in their target, so that the last ones may lie beyond it, or far beyond.
+    """
     rng = random.Random(seed)
     words, writes = [], []
     for count in counts:
         target = rng.choice(list(LOAD_TARGETS))
-        start = rng.randrange(1 << 12)
+        start = rng.choice([rng.randrange(record_counts(MACHINE)[target]), record_counts(MACHINE)[target], 1 << 31])
         words += [LOAD_TARGETS[target] << LOAD_COUNT_BITS | count, start]
         for index in range(count):
             record = rng.getrandbits(record_bits(MACHINE)[target])
-            writes.append((target, start + index, record))
+            if start + index < record_counts(MACHINE)[target]:
+                writes.append((target, start + index, record))
             words += [record >> LOAD_WORD_BITS * at & 0xFFFFFFFF for at in range(record_words(MACHINE)[target])]
     return words, writes
 
@@ -59,6 +66,16 @@ def written(kind: type, words: list[int], seed: int) -> list[Write]:
     return seen
 
 
+def test_the_memories_hold_as_many_records_as_the_port_writes() -> None:
+    with locals_of("elaborate") as found:
+        accelerator = Accelerator(MACHINE)
+        Fragment.get(accelerator, None)
+    names = found[id(accelerator)]
+    for target, count in record_counts(MACHINE).items():
+        if target != "image":
+            assert names[target].depth == max(2, count)
+
+
 COUNTS = [3, 0, 1, 0, 0, 2, 5, 1, 4, 0]
 
 
@@ -72,6 +89,7 @@ def test_records_are_written_where_their_packets_say(seed: int) -> None:
     ("right", "wrong"),
     [
         ("with m.If(records_left == 0):", "with m.If(0):"),
+        ("write.eq(next_address < count)", "write.eq(1)"),
         ("next_address.eq(next_address + 1)", "next_address.eq(next_address)"),
         ("words_left.eq(words_of_target - 1),\n                            records_left", "records_left"),
     ],
