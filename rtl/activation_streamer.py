@@ -178,6 +178,12 @@ class ActivationStreamer(wiring.Component):
             "row_address": layer.input_start,
             "address": layer.input_start,
         }
+        # The cycle after a job that leaves pixels to the next: these start where it came to, and may do so at once.
+        goes_on = Signal()
+        m.d.sync += goes_on.eq(0)
+        with m.If(goes_on):
+            m.d.sync += [start[name].eq(current[name]) for name in shapes]
+
         with m.If(running):
             m.d.sync += [pixel.eq(pixel + 1), *pixels.step()]
             m.d.sync += [current[name].eq(after[name]) for name in shapes]
@@ -185,13 +191,15 @@ class ActivationStreamer(wiring.Component):
                 m.d.sync += running.eq(0)
                 with m.If(this_pass.last_of_job):
                     m.d.sync += accumulator_bank.eq(~accumulator_bank)
-                    m.d.sync += [start[name].eq(after[name]) for name in shapes]
                     with m.If(this_strip_is_last):
                         m.d.sync += [start[name].eq(initial[name]) for name in shapes]
+                    with m.Else():
+                        m.d.sync += goes_on.eq(1)
 
         with m.If(self.take):
             m.d.sync += [running.eq(1), this_pass.eq(self.next_pass), pixel.eq(0), *age.begin(self.hazard_cycles)]
-            m.d.sync += [current[name].eq(start[name]) for name in shapes]
+            with m.If(~goes_on):
+                m.d.sync += [current[name].eq(start[name]) for name in shapes]
             with m.If(self.next_pass.first_of_job):
                 m.d.sync += [
                     this_strip_pixels.eq(strip_pixels),
