@@ -19,6 +19,7 @@ from rtl.proofs import (
     requantizer,
     result_buffer,
     rotate,
+    serial_array,
     weight_loader,
     weight_switch,
 )
@@ -30,6 +31,7 @@ MODULES = (
     array_column,
     accumulate_step,
     digit_datapath,
+    serial_array,
     dot_product,
     requantizer,
     memory,
