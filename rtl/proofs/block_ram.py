@@ -18,7 +18,7 @@ from rtl.proofs.bench import Bench
 from rtl.proofs.proof import Mutant, Proof
 from rtl.targets import CELL_MODELS, ECP5
 
-CYCLES = 10
+CYCLES = 7
 
 
 def one_shape(component: type[BlockRam], words: int, width: int, granularity: int) -> Bench:
@@ -67,7 +67,7 @@ BLOCK_MUTANTS = (
     Mutant("[Const(0, 1)] * low + list(self.read_address)", "[Const(0, 1)] * low + list(self.read_address ^ 1)"),
     Mutant('"i_CEB": self.read_enable', '"i_CEB": Const(1, 1)'),
 )
-BYTE_MUTANTS = (Mutant("BYTE_BITS = 9", "BYTE_BITS = 6"),)
+BYTE_MUTANTS = (Mutant("BYTE_BITS = 9", "BYTE_BITS = 12"),)
 STACK_MUTANTS = (
     Mutant("self.write_enable & written", "self.write_enable"),
     Mutant("m.d.sync += shown.eq(chosen)", "m.d.comb += shown.eq(chosen)"),
