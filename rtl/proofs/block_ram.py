@@ -75,7 +75,7 @@ STACK_MUTANTS = (
 
 
 def proofs() -> tuple[Proof, ...]:
-    """Return the proofs of every shape and of three stacks."""
+    """Return the proofs of every shape and of two stacks."""
     made = []
     for words, bits in SHAPES.items():
         granularity = min(bits, 9)
@@ -93,9 +93,8 @@ def proofs() -> tuple[Proof, ...]:
             )
         )
     for kind, width, depth, granularity in (
-        (TwoCycleMemory, 20, 1300, 10),
-        (TwoCycleMemory, 72, 2600, 72),
-        (GatheredMemory, 36, 9000, 36),
+        (TwoCycleMemory, 9, 2500, 9),
+        (GatheredMemory, 4, 8500, 4),
     ):
         made.append(
             Proof(
