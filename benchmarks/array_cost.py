@@ -5,8 +5,8 @@ cells and the clock of one design at one pair of widths; cells per MAC per cycle
 do not do the same number of MACs a cycle. ECP5 pairs every LUT with a flip-flop, so the larger count is quoted too.
 
 The quick form measures 32 lanes x 16 columns with one seed, ``--full`` all sizes with three, the slowest clock and the
-most cells of the three. The arrays of ``*`` and of fusion units are the largest by far, and what a MAC costs in them
-does not depend on their size: the quick form measures them at the work of 32 x 8, ``--full`` at that of 32 x 16 too.
+most cells of the three. The arrays of ``*`` and of fusion units are the largest by far: the quick form measures them at
+the work of 32 x 8 only, ``--full`` at that of 32 x 16 too.
 ``--peers FILE.toml`` adds Verilog that is on this machine:
 
     [[peer]]

@@ -65,7 +65,10 @@ module DP16KD #(
     reg [35:0] latch, shown;
     integer at;
     initial begin
+`ifndef FORMAL
+        // A proof begins with any contents.
         for (at = 0; at < (16384 >> LOW); at = at + 1) store[at] = 0;
+`endif
         latch = 0;
         shown = 0;
         if (DATA_WIDTH_A != DATA_WIDTH_B || REGMODE_A != "OUTREG" || REGMODE_B != "OUTREG") begin
@@ -140,11 +143,16 @@ module MULT18X18D #(
         if (enable_b) b <= {B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0};
         if (enable_pipeline) multiplied <= wide_a * wide_b;
         if (enable_output) product <= REG_PIPELINE_CLK == "NONE" ? wide_a * wide_b : multiplied;
-        if (SOURCEA || SOURCEB || RST0) begin
-            $display("MULT18X18D: this model has no cascades and no resets");
-            $finish;
-        end
     end
+    wire beyond = SOURCEA || SOURCEB || RST0;
+`ifdef FORMAL
+    always @* assert (!beyond);
+`else
+    always @(posedge CLK0) if (beyond) begin
+        $display("MULT18X18D: this model has no cascades and no resets");
+        $finish;
+    end
+`endif
     assign {P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19, P18, P17, P16, P15,
             P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0}
         = product;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from amaranth.hdl import Const, Mux, Value
 
-from rtl.leaves.array_column import LANE_BITS, ArrayColumn
+from rtl.leaves.array_column import LANE_BITS, ArrayColumn, add_in_pairs
 from rtl.leaves.array_column_ecp5 import Ecp5ArrayColumn
 from rtl.proofs.bench import Bench
 from rtl.proofs.proof import CARRY_CELLS, Mutant, Proof
@@ -18,6 +20,32 @@ def lane_word(column: ArrayColumn, activations: Value, lane: int) -> Value:
     bits = column.group_bits
     groups = [activations[(k * column.lanes + lane) * bits :][:bits] for k in range(column.groups)]
     return sum((group << (k * bits) for k, group in enumerate(groups)), Const(0))[:LANE_BITS]
+
+
+def pairwise_sum(terms: Iterable[Value]) -> Value:
+    """Return the sum of a power of two of terms, pair by pair: the order in which additions are easiest to compare."""
+    terms = list(terms)
+    while len(terms) > 1:
+        terms = add_in_pairs(terms)
+    return terms[0]
+
+
+def slot_sum(group_sums: Iterable[Value], group_bits: int, slot: int) -> Value:
+    """Return the sum of the groups' sums: group k weighs ``2**(g * (k mod (slot / g)))``."""
+    terms, shift = list(group_sums), group_bits
+    while len(terms) > 1:
+        step = shift if shift < slot else 0
+        terms = [terms[at] + (terms[at + 1] << step) for at in range(0, len(terms), 2)]
+        shift *= 2
+    return terms[0]
+
+
+def choose(index: Value, values: Sequence[Value]) -> Value:
+    """Return ``values[index]``, signed if one of them is."""
+    chosen = values[-1]
+    for at, value in enumerate(values[:-1]):
+        chosen = Mux(index == at, value, chosen)
+    return chosen
 
 
 def assume_slot(bench: Bench, column: ArrayColumn) -> list[tuple[int, Value]]:
@@ -42,15 +70,9 @@ def equals_sum(component, lanes, group_bits, target=PORTABLE):
         parts = (activations[(k * lanes + lane) * group_bits :][:group_bits] for lane in range(lanes))
         sums.append(sum((Mux(weights[k * lanes + lane], part, 0) for lane, part in enumerate(parts)), Const(0)))
     for slot, slot_joins in assume_slot(bench, column):
-        # Group k of a slot weighs 2**(g * k); pair by pair, in the order in which additions are easiest to compare.
-        terms, shift = list(sums), group_bits
-        while len(terms) > 1:
-            step = shift if shift < slot else 0
-            terms = [terms[at] + (terms[at + 1] << step) for at in range(0, len(terms), 2)]
-            shift *= 2
         bench.implies(
             bench.after(column.LATENCY, resets=False) & (joins == slot_joins),
-            column.total == terms[0],
+            column.total == slot_sum(sums, group_bits, slot),
             f"plane sum, slots of {slot} bits",
         )
     return bench

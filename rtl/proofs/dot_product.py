@@ -1,8 +1,8 @@
-"""Proof that group sums, joined and accumulated pass by pass, make the integer dot product.
+"""Proof that plane sums, accumulated as ``spec`` has it, make the integer dot product. No hardware is in it.
 
-The column is proved to join its group sums, and the accumulate step to equal ``spec.accumulate``, on bits. That the
-two together multiply is a statement about integers: identities of polynomials, whatever the number of passes, and the
-weight that the planes of every single weight add up to.
+That the hardware accumulates plane sums of its inputs with ``spec.accumulate`` is proved in
+``rtl.proofs.serial_array``. What remains is about ``spec`` alone: identities of polynomials in unbounded integers for
+every kind of pass, and, width by width, the weight that the planes of every single weight add up to.
 """
 
 from __future__ import annotations
@@ -12,51 +12,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwsim import spec
-from rtl.leaves.array_column import LANE_BITS
 from rtl.proofs.solver import Verdict
 
-LANES = 4
-SLOTS = (8, 4, 2, 1)
-
-
-def joined(parts: list, group_bits: int, slot: int):
-    """Return the sum of the groups' sums as ``ArrayColumn`` joins them: group k weighs 2**(g * (k mod (slot / g)))."""
-    return sum(part * (1 << (group_bits * (k % (slot // group_bits)))) for k, part in enumerate(parts))
+TERMS = 4
+"""Activations of a word; the identities are the same term by term."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the machine does, to be replaced by something wrong in a mutant."""
+    """What the specification says, to be replaced by something wrong in a mutant."""
 
     accumulate: Callable = spec.accumulate
-    joined: Callable = joined
     plane_bit: Callable = spec.plane_bit
     plane_subtracts: Callable = spec.plane_subtracts
 
 
-def identities(rules: Rules, group_bits: int, slot: int):
-    """Yield (name, left, right): what the accumulator is after one more pass, and what it should be."""
-    from z3 import Int
+def identities(rules: Rules):
+    """Yield (name, left, right): what the accumulator is after one more pass, and what it should be.
 
-    per_slot = slot // group_bits
-    groups = LANE_BITS // group_bits
-    part = [[Int(f"part_{lane}_{k}") for k in range(groups)] for lane in range(LANES)]
-    activations, bits, taken = {}, {}, {}
-    for lane in range(LANES):
-        for index in range(groups // per_slot):
-            own = part[lane][index * per_slot : (index + 1) * per_slot]
-            activations[lane, index] = sum(value * (1 << (group_bits * k)) for k, value in enumerate(own))
-            bits[lane, index] = Int(f"bit_{lane}_{index}")
-            taken[lane, index] = Int(f"taken_{lane}_{index}")
-    sums = [sum(bits[lane, k // per_slot] * part[lane][k] for lane in range(LANES)) for k in range(groups)]
-    plane_sum = rules.joined(sums, group_bits, slot)
-    before = sum(taken[at] * activations[at] for at in activations)
+    ``taken`` is what the planes so far make of each weight; ``rest`` what the other words of the tile have added.
+    """
+    from z3 import Int, Ints
+
+    activations, bits, taken = (Ints(" ".join(f"{name}_{at}" for at in range(TERMS))) for name in "abt")
+    rest = Int("rest")
+    plane_sum = sum(bit * activation for bit, activation in zip(bits, activations, strict=True))
+
+    def dot_product(weights):
+        return sum(weight * activation for weight, activation in zip(weights, activations, strict=True))
+
+    before = rest + dot_product(taken)
     for subtracts in (False, True):
         sign = -1 if subtracts else 1
-        first = sum(sign * bits[at] * activations[at] for at in activations)
-        later = sum((2 * taken[at] + sign * bits[at]) * activations[at] for at in activations)
-        yield f"first pass, subtracts {subtracts}", rules.accumulate(0, plane_sum, False, subtracts), first
-        yield f"later pass, subtracts {subtracts}", rules.accumulate(before, plane_sum, True, subtracts), later
+        for name, old, doubles, weights, others in (
+            ("first plane", 0, False, [sign * bit for bit in bits], 0),
+            (
+                "first word of a plane",
+                before,
+                True,
+                [2 * t + sign * bit for t, bit in zip(taken, bits, strict=True)],
+                2 * rest,
+            ),
+            (
+                "other word of a plane",
+                before,
+                False,
+                [t + sign * bit for t, bit in zip(taken, bits, strict=True)],
+                rest,
+            ),
+        ):
+            right = others + dot_product(weights)
+            yield f"{name}, subtracts {subtracts}", rules.accumulate(old, plane_sum, doubles, subtracts), right
 
 
 def failures(rules: Rules = Rules()) -> list[str]:
@@ -64,12 +70,9 @@ def failures(rules: Rules = Rules()) -> list[str]:
     from z3 import IntVal, simplify
 
     failed = []
-    for group_bits in SLOTS:
-        for slot in SLOTS:
-            if slot >= group_bits:
-                for name, left, right in identities(rules, group_bits, slot):
-                    if not simplify(left - right, som=True).eq(IntVal(0)):
-                        failed.append(f"{name}, groups of {group_bits} bits, slots of {slot}")
+    for name, left, right in identities(rules):
+        if not simplify(left - right, som=True).eq(IntVal(0)):
+            failed.append(name)
     for bits in range(1, spec.MAX_BITS + 1):
         weights = (-1, 1) if bits == 1 else range(spec.signed_low(bits), spec.signed_high(bits) + 1)
         for weight in weights:
@@ -112,12 +115,16 @@ class Identity:
 
 PROOFS = (
     Identity(
-        "dot_product.of_joined_passes",
-        f"joined group sums of {LANES} lanes, accumulated pass by pass, make the integer dot product of weights and "
-        "activations: every weight and weight width 1 .. 8, every activation, slot and group width",
+        "dot_product.of_plane_sums",
+        "in the specification, plane sums accumulated pass by pass make the integer dot product of weights and "
+        "activations: every weight of 1 .. 8 bits, any activations and number of words",
         mutants=(
             Rules(accumulate=lambda accumulator, plane_sum, doubles, subtracts: accumulator + plane_sum),
-            Rules(joined=lambda parts, group_bits, slot: joined(parts, group_bits, max(slot // 2, group_bits))),
+            Rules(
+                accumulate=lambda accumulator, plane_sum, doubles, subtracts: spec.accumulate(
+                    accumulator, plane_sum, True, subtracts
+                )
+            ),
             Rules(plane_subtracts=lambda bits, position: position == 0),
         ),
     ),

@@ -53,8 +53,10 @@ class Proof:
         ``depth`` if not given.
     bounded : bool
         The claim is only proved for the first ``depth`` cycles.
-    cells : str
-        Models of a family's cells, as Yosys finds them.
+    cells : str or Path
+        Models of a family's cells: as Yosys finds them, or a file of Verilog.
+    arrays : bool
+        Memories are arrays to the solver, not registers: for large ones.
     """
 
     name: str
@@ -65,7 +67,8 @@ class Proof:
     mutants: tuple[Mutant, ...]
     mutant_depth: int | None = None
     bounded: bool = False
-    cells: str = ""
+    cells: str | Path = ""
+    arrays: bool = False
 
     def rtlil(self, mutant: Mutant | None = None) -> str:
         """Return the claim about the unit, or about a mutant of it, in the language of Yosys."""
@@ -79,13 +82,15 @@ class Proof:
     def prove(self, folder: Path) -> Verdict:
         """Return the verdict on the claim."""
         mode = "bmc" if self.bounded else "prove"
-        return solve(self.rtlil(), folder / self.name, mode=mode, depth=self.depth, cells=self.cells)
+        return self._solve(self.rtlil(), folder / self.name, mode, self.depth)
 
     def refute(self, index: int, folder: Path) -> Verdict:
         """Return the verdict on one of the mutants."""
         place = folder / f"{self.name}.mutant_{index}"
-        depth = self.mutant_depth or self.depth
-        return solve(self.rtlil(self.mutants[index]), place, mode="bmc", depth=depth, cells=self.cells)
+        return self._solve(self.rtlil(self.mutants[index]), place, "bmc", self.mutant_depth or self.depth)
+
+    def _solve(self, text: str, folder: Path, mode: str, depth: int) -> Verdict:
+        return solve(text, folder, mode=mode, depth=depth, cells=self.cells, arrays=self.arrays)
 
 
 def mutated(component: type, mutant: Mutant) -> type:

