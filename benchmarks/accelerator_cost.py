@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--strip-pixels", type=int, default=128)
     parser.add_argument("--datapath", choices=DATAPATHS, default="planes")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[1], metavar="N", help="of the placer; the slowest counts"
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of the placer; the slowest counts"
     )
     parser.add_argument("--build", type=Path, default=Path("build/accelerator_cost"), help="where the tools work")
     parser.add_argument("--json", type=Path, metavar="FILE")
