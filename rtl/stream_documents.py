@@ -15,9 +15,9 @@ def bits_of(field: str) -> str:
 
 
 RULES = """\
-One clock, `clk`, rising edge. One reset, `rst`, synchronous and active high: hold it for at least one rising edge, and \
-offer nothing on a stream meanwhile, for what is offered is lost. It stops what runs and forgets images, commands and \
-results; what was loaded stays. All inputs must be synchronous to `clk`, and all outputs are.
+One clock, `clk`, rising edge. One reset, `rst`, synchronous and active high: hold it for at least one rising edge, \
+and offer nothing on a stream meanwhile, for what is offered is lost. It stops what runs and forgets images, commands \
+and results; what was loaded stays. All inputs must be synchronous to `clk`, and all outputs are.
 
 A stream moves one word at every rising edge at which its `valid` and its `ready` are both high. Its sender keeps \
 `valid` high and `payload` unchanged from when it offers a word until the word is taken; its receiver may raise and \
@@ -37,7 +37,7 @@ STREAMS: Mapping[str, str] = {
 
 SIGNALS: Mapping[str, str] = {
     "busy": "A command has been taken and its image is not finished. Its logits may leave later.",
-    "cycles": "Cycles of the image that runs, or ran last, from where neither image nor space for its result is missing.",
+    "cycles": "Cycles of the image that runs, or ran last, without those of waiting for it or for space for results.",
     "stall_cycles": "Cycles that commands have waited for an image or for space for its result, since reset.",
     "weight_planes_read": "Words read from the weight memory since reset.",
     "image_bytes": "Bytes of an image of the loaded network, 0 before a program has been loaded.",
@@ -70,9 +70,8 @@ def markdown(name: str, ports: Sequence[Mapping[str, Any]]) -> str:
     ]
     for stream, direction in streams.items():
         payload = f"`{stream}__payload` ({widths[f'{stream}__payload']} bits)"
-        lines.append(
-            f"| `{stream}` | {direction} | {payload}, `{stream}__valid`, `{stream}__ready` | {STREAMS[stream]} |"
-        )
+        wires = f"{payload}, `{stream}__valid`, `{stream}__ready`"
+        lines.append(f"| `{stream}` | {direction} | {wires} | {STREAMS[stream]} |")
     lines += ["", "| port | direction | bits | what it is |", "|---|---|---|---|"]
     for port in signals:
         is_trace = port["name"].startswith("trace_")
