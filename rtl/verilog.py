@@ -138,7 +138,7 @@ def write(
         ".json": json.dumps(description, indent=2) + "\n",
         "_instance.vh": packaging.instance(name, [*wires, *description["ports"]]),
         ".core": packaging.fusesoc_core(name, has_cells=target != PORTABLE),
-        ".vlt": packaging.waivers(name),
+        ".vlt": packaging.waivers(name, has_cells=target != PORTABLE),
     }
     if target != PORTABLE:
         texts["_cells.v"] = CELL_MODELS.read_text()
