@@ -29,7 +29,7 @@ CELL_WAIVERS: Sequence[tuple[str, str, str]] = (
     ("DECLFILENAME", "_cells.v", "One file holds the models of all cells."),
     ("UNUSEDPARAM", "_cells.v", "Models have all parameters of a cell that are set, also those without an effect."),
     ("UNUSEDSIGNAL", "_cells.v", "Models have all ports of a cell that are connected, also those without an effect."),
-    ("WIDTHTRUNC", "_cells.v", "Parameters of a cell are 32 bits wide where the cell uses fewer."),
+    ("WIDTHTRUNC", "_cells.v", "The address of a block RAM has bits for its narrowest words."),
 )
 """(rule, end of the file's name, why that is harmless), for Verilog that instantiates cells of an FPGA."""
 
