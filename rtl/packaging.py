@@ -24,6 +24,15 @@ LINT_WAIVERS: Sequence[tuple[str, str | None, str]] = (
 """(rule of ``verilator -Wall`` that generated Verilog breaks, messages it is waived for or None for all, why that is
 harmless)."""
 
+CELL_WAIVERS: Sequence[tuple[str, str, str]] = (
+    ("PINMISSING", ".v", "Ports of a cell that are not needed are left open."),
+    ("DECLFILENAME", "_cells.v", "One file holds the models of all cells."),
+    ("UNUSEDPARAM", "_cells.v", "Models have all parameters of a cell that are set, also those without an effect."),
+    ("UNUSEDSIGNAL", "_cells.v", "Models have all ports of a cell that are connected, also those without an effect."),
+    ("WIDTHTRUNC", "_cells.v", "The address of a block RAM has bits for its narrowest words."),
+)
+"""(rule, end of the file's name, why that is harmless), for Verilog that instantiates cells of an FPGA."""
+
 
 def instance(name: str, ports: Sequence[Mapping[str, Any]]) -> str:
     """Return Verilog that instantiates a module, to be copied and connected.
@@ -94,10 +103,19 @@ targets:
 """
 
 
-def waivers(name: str) -> str:
-    """Return a Verilator configuration that waives ``LINT_WAIVERS`` for ``<name>.v``."""
+def waivers(name: str, *, has_cells: bool = False) -> str:
+    """Return a Verilator configuration that waives ``LINT_WAIVERS`` for ``<name>.v``.
+
+    Parameters
+    ----------
+    name : str
+    has_cells : bool
+        Whether it instantiates cells, modelled in ``<name>_cells.v``: also waive ``CELL_WAIVERS``.
+    """
     lines = ["`verilator_config"]
     for rule, message, reason in LINT_WAIVERS:
         match = "" if message is None else f' -match "{message}"'
         lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}.v"{match}']
+    for rule, suffix, reason in CELL_WAIVERS if has_cells else ():
+        lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}{suffix}"']
     return "\n".join([*lines, ""])

@@ -18,7 +18,7 @@ from amaranth.lib import wiring
 from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.whole_file import written_whole
-from rtl import packaging
+from rtl import packaging, stream_documents
 from rtl.accelerator import Accelerator, check_multipliers
 from rtl.accumulator import Accumulator
 from rtl.array import Array
@@ -108,8 +108,9 @@ def write(
     """Write ``<name>.v`` and ``<name>.json`` into a folder and return their paths; all files or none.
 
     Beside them: ``<name>_instance.vh``, an instance to copy; ``<name>.core`` for FuseSoC; ``<name>.vlt``, the waivers
-    of ``verilator -Wall``; with ``bus="axi"`` also ``<name>_registers.md`` and ``<name>_registers.h``; for a target
-    whose cells are instantiated ``<name>_cells.v``, models of these cells for simulators.
+    of ``verilator -Wall``; ``<name>_ports.md``, or with ``bus="axi"`` ``<name>_registers.md`` and
+    ``<name>_registers.h``; for a target whose cells are instantiated ``<name>_cells.v``, models of these cells for
+    simulators.
 
     Parameters
     ----------
@@ -137,13 +138,15 @@ def write(
         ".json": json.dumps(description, indent=2) + "\n",
         "_instance.vh": packaging.instance(name, [*wires, *description["ports"]]),
         ".core": packaging.fusesoc_core(name, has_cells=target != PORTABLE),
-        ".vlt": packaging.waivers(name),
+        ".vlt": packaging.waivers(name, has_cells=target != PORTABLE),
     }
     if target != PORTABLE:
         texts["_cells.v"] = CELL_MODELS.read_text()
     if bus == "axi":
         texts["_registers.md"] = register_documents.markdown(name)
         texts["_registers.h"] = register_documents.c_header(name, machine)
+    else:
+        texts["_ports.md"] = stream_documents.markdown(name, description["ports"])
     # None gets its name before all are written.
     with ExitStack() as files:
         for suffix, text in texts.items():

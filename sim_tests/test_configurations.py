@@ -1,24 +1,24 @@
 """Machines of any widths and sizes, drawn by Hypothesis with networks that fit: whole runs, cycles included.
 
-The first few run with the other tests; all of them, drawn from the same seed, with ``pytest -m verilator`` or
-``-m thorough``. A failure prints the ``Case``, an expression: ``run(Case(...))`` does it again.
+Small ones run with the other tests, larger ones with ``pytest -m verilator`` or ``-m thorough``. They are the same ones
+every time; ``--hypothesis-seed=NUMBER`` draws others. A failure prints the command that runs its case again.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import math
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, event, given, reject, seed, settings
 from hypothesis import strategies as st
 
 import hwsim.descriptors
@@ -45,14 +45,6 @@ from hwsim.random_network import (
 from hwsim.requantize import Affine, RequantizerFormat, search, search_logits
 from sim_tests import simulate
 from sim_tests.checks import check
-
-DEFAULT_CASES = 8
-ALL_CASES = 50
-DRAWN = 90
-"""Examples that Hypothesis may draw until there are enough cases."""
-
-MAX_CELLS = {"planes": 512, "dsp": 256}
-"""Lanes x columns of the largest machine drawn: larger ones take minutes to compile. Small ones are as frequent."""
 
 MAX_BIPOLAR_CHANNELS = 16
 """Bipolar weights need channels in a multiple of ``Machine.channel_multiple``; more than so many are not drawn."""
@@ -104,12 +96,18 @@ class Case:
         return dataclasses.replace(network, layers=tuple(layers))
 
     def chosen(self, network: Network) -> list[Assignment]:
-        """Return assignments with a random width for every layer's weights and every tensor's code."""
+        """Return assignments with a random width for every layer's weights and every tensor's code.
+
+        The first layer whose widths are free is not at 8 bits, where there are others.
+        """
         rng = np.random.default_rng(self.seed)
+        layer = free_layers(network)[0]
         made = []
         for number in range(self.assignments):
             tensors = {layer.name: int(rng.choice(self.activation_widths.widths)) for layer in network}
             weights = {layer.name: int(rng.choice(self.weight_widths.widths)) for layer in network.weight_layers}
+            tensors[layer.input] = int(rng.choice(narrow(self.activation_widths)))
+            weights[layer.name] = int(rng.choice(narrow(self.weight_widths)))
             made.append(assignment_from_weights(network, f"random-{number}", weights, tensors.__getitem__))
         return made
 
@@ -121,26 +119,83 @@ class Case:
         return dataclasses.replace(self.machine, **depths)
 
 
+def free_layers(network: Network) -> list[WeightLayer]:
+    """Return the layers whose weights may have any width."""
+    return [layer for layer in network.weight_layers if not network.is_pinned(layer)]
+
+
+def narrow(widths: WidthSet) -> tuple[int, ...]:
+    """Return the widths other than 8, or 8 if it is the only one."""
+    return tuple(bits for bits in widths if bits != 8) or (8,)
+
+
 def powers_of_two(low: int, high: int) -> list[int]:
     return [1 << bits for bits in range(low.bit_length() - 1, high.bit_length()) if low <= 1 << bits <= high]
 
 
-def subset(rng: Random, widths: Sequence[int]) -> WidthSet:
-    return WidthSet(tuple(rng.sample(widths, rng.randint(1, len(widths)))))
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Machines of one datapath and about one size, and how many of them are drawn.
+
+    Parameters
+    ----------
+    datapath : str
+    cells : tuple of int
+        Fewest and most lanes x columns.
+    lanes : tuple of int
+        Lanes that are drawn, those left out that leave no columns for so many cells.
+    cases : int
+    is_thorough : bool
+        Whether its cases are left to ``-m verilator`` and ``-m thorough``.
+    """
+
+    datapath: str
+    cells: tuple[int, int]
+    lanes: tuple[int, ...] = (4, 8, 16, 32, 64)
+    cases: int
+    is_thorough: bool = True
+
+    def __str__(self) -> str:
+        lanes = "".join(f"-{count}-lanes" for count in self.lanes if len(self.lanes) == 1)
+        return f"{self.datapath}-{self.cells[0]}-to-{self.cells[1]}{lanes}"
+
+    def columns(self, lanes: int) -> range:
+        """Return the columns that a machine of so many lanes may have here."""
+        fewest, most = self.cells
+        return range(max(4, -(-fewest // lanes)), min(64, most // lanes) + 1)
 
 
-def draw_machine(rng: Random) -> Machine:
+REGIONS = tuple(
+    region
+    for datapath in DATAPATHS
+    for region in (
+        Region(datapath=datapath, cells=(16, 64), cases=4, is_thorough=False),
+        Region(datapath=datapath, cells=(65, 256), cases=12),
+        Region(datapath=datapath, cells=(257, 511), cases=5),
+        Region(datapath=datapath, cells=(512, 512), lanes=(32,), cases=2),
+        Region(datapath=datapath, cells=(512, 512), lanes=(64,), cases=2),
+    )
+)
+"""Hypothesis begins with the simplest case of each region: there every region has another."""
+
+WIDTHS_FIRST_SIMPLEST = (4, 2, 8, 6, 3, 5, 7, 1)
+
+
+def width_lists(fewest: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.sampled_from(WIDTHS_FIRST_SIMPLEST), min_size=fewest, max_size=8, unique=True)
+
+
+@st.composite
+def machines(draw: st.DrawFn, region: Region, weight_widths: WidthSet, activation_widths: WidthSet) -> Machine:
     """Draw a machine that keeps the rules, its memories still of no matter what depth."""
-    datapath = rng.choice(DATAPATHS)
-    weight_widths, activation_widths = subset(rng, range(1, 9)), subset(rng, range(1, 9))
-    cells = rng.choice(powers_of_two(16, MAX_CELLS[datapath]))
-    lanes = rng.choice(powers_of_two(4, min(64, cells // 4)))
-    columns = rng.randint(4, min(64, cells // lanes))
-    banks = rng.choice(powers_of_two(max(1, lanes // 8), lanes))
-    slots = [max(SMALLEST_SLOT_BITS[datapath], spec.slot_bits(bits)) for bits in (*activation_widths, 8)]
-    requantizers = rng.choice(powers_of_two(1, min(16, lanes // banks * (8 // min(slots)))))
+    lanes = draw(st.sampled_from([lanes for lanes in region.lanes if region.columns(lanes)]))
+    columns = draw(st.sampled_from(region.columns(lanes)))
+    banks = draw(st.sampled_from(powers_of_two(max(1, lanes // 8), lanes)))
+    smallest = SMALLEST_SLOT_BITS[region.datapath]
+    slots = [max(smallest, spec.slot_bits(bits)) for bits in (*activation_widths, 8)]
+    requantizers = draw(st.sampled_from(powers_of_two(1, min(16, lanes // banks * (8 // min(slots))))))
     port_bits = lanes // banks * columns
-    unit_rows = rng.choice([rows for rows in (1, 2, 3, 4, 5, 8) if port_bits % rows == 0 and port_bits // rows <= 512])
+    unit_rows = [rows for rows in (1, 2, 3, 4, 5, 8) if port_bits % rows == 0 and port_bits // rows <= 512]
     return Machine(
         weight_widths=weight_widths,
         activation_widths=activation_widths,
@@ -148,32 +203,44 @@ def draw_machine(rng: Random) -> Machine:
         columns=columns,
         banks=banks,
         requantizers=math.gcd(requantizers, math.gcd(lanes, columns)),
-        weight_port_bits=port_bits // unit_rows,
-        strip_pixels=rng.choice(powers_of_two(4, 128)),
-        image_channels=rng.randint(1, 4),
-        datapath=datapath,
-        accumulator_bits=rng.choice((24, 25, 28, 32)),
+        weight_port_bits=port_bits // draw(st.sampled_from(unit_rows)),
+        strip_pixels=draw(st.sampled_from(powers_of_two(4, 128))),
+        image_channels=draw(st.integers(1, 4)),
+        datapath=region.datapath,
+        accumulator_bits=draw(st.sampled_from((24, 25, 28, 32))),
         requantizer=RequantizerFormat(
-            multiplier_bits=rng.randint(12, 24),
-            skip_multiplier_bits=rng.randint(26, 40),
-            addend_bits=rng.choice((48, 50, 56, 62)),
-            shift_max=rng.randint(40, 52),
+            multiplier_bits=draw(st.integers(12, 24)),
+            skip_multiplier_bits=draw(st.integers(26, 40)),
+            addend_bits=draw(st.sampled_from((48, 50, 56, 62))),
+            shift_max=draw(st.integers(40, 52)),
         ),
     )
 
 
-def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[Sketch, ...]:
-    """Draw layers that fit an image; the first is no block, whose two readers of the image differ in their kernels."""
+WEIGHT_KINDS = ("convolution", "residual", "hidden")
+
+
+@st.composite
+def sketch_lists(draw: st.DrawFn, image_shape: tuple[int, int, int], channels: Sequence[int]) -> tuple[Sketch, ...]:
+    """Draw layers that fit an image.
+
+    The first is no block, whose two readers of the image differ in their kernels. One after it has weights: with the
+    first and the logits, which have 8 bits, that is one at least whose widths are free.
+    """
     _, height, width = image_shape
     layers: list[Sketch] = []
     current = 0
-    for position in range(rng.randint(2, 5)):
+    has_free_layer = False
+    last = draw(st.integers(1, 4))
+    for position in range(last + 1):
         kinds = ["convolution"]
         if position:
-            kinds += ["residual", "residual", "average", "maximum"]
+            kinds += ["residual", "average", "maximum"]
         if position and height * width <= 16:
             kinds.append("hidden")
-        kind = rng.choice(kinds)
+        if position == last and not has_free_layer:
+            kinds = [kind for kind in kinds if kind in WEIGHT_KINDS]
+        kind = draw(st.sampled_from(kinds))
         side = min(height, width)
         choice = list(channels)
         if kind == "residual" and isinstance(layers[-1], MaximumPool):
@@ -181,29 +248,30 @@ def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequ
             choice = [count for count in channels if count != current]
             if not choice:
                 kind, choice = "convolution", list(channels)
-        if kind not in ("average", "maximum"):
-            current = rng.choice(choice)
+        has_free_layer |= position > 0 and kind in WEIGHT_KINDS
+        if kind in WEIGHT_KINDS:
+            current = draw(st.sampled_from(choice))
         if kind == "hidden":
             layers.append(Hidden(features=current))
             height = width = 1
             continue
         if kind == "residual":
-            stride = rng.randint(1, 2)
+            stride = draw(st.integers(1, 2))
             layers.append(Residual(channels=current, stride=stride))
             height, width = -(-height // stride), -(-width // stride)
             continue
-        stride, padding = rng.randint(1, 3), 0
+        stride, padding = draw(st.integers(1, 3)), 0
         if kind == "average":
-            kernel = (rng.randint(1, side),) * 2
+            kernel = (draw(st.integers(1, side)),) * 2
             layers.append(AveragePool(kernel=kernel, stride=stride))
         elif kind == "maximum":
-            size = rng.randint(1, min(4, side))
-            kernel, padding = (size, size), rng.randint(0, size - 1)
+            size = draw(st.integers(1, min(4, side)))
+            kernel, padding = (size, size), draw(st.integers(0, size - 1))
             layers.append(MaximumPool(kernel=size, stride=stride, padding=padding))
         else:
-            kernel = rng.randint(1, min(5, height)), rng.randint(1, min(5, width))
-            padding = rng.randint(0, min(kernel) - 1)
-            normal = rng.random() < 0.7
+            kernel = draw(st.integers(1, min(5, height))), draw(st.integers(1, min(5, width)))
+            padding = draw(st.integers(0, min(kernel) - 1))
+            normal = draw(st.sampled_from((True, True, False)))
             layers.append(
                 Convolution(channels=current, kernel=kernel, stride=stride, padding=padding, batch_norm=normal)
             )
@@ -212,67 +280,92 @@ def draw_sketches(rng: Random, image_shape: tuple[int, int, int], channels: Sequ
     return tuple(layers)
 
 
-def draw_case(rng: Random) -> Case:
-    """Draw a machine, and a network and assignments that it should take."""
-    machine = draw_machine(rng)
-    weight_widths = subset(rng, machine.weight_widths.widths)
-    activation_widths = subset(rng, machine.activation_widths.widths)
+@st.composite
+def cases(draw: st.DrawFn, region: Region) -> Case:
+    """Draw widths, a machine that has them and perhaps others, and a network and assignments that it should take."""
+    weight_widths, activation_widths = draw(width_lists(1)), draw(width_lists(1))
+    machine = draw(
+        machines(
+            region,
+            WidthSet(tuple({*weight_widths, *draw(width_lists(0))})),
+            WidthSet(tuple({*activation_widths, *draw(width_lists(0))})),
+        )
+    )
     channels: Sequence[int] = range(1, 15)
     if 1 in weight_widths:
         if machine.channel_multiple <= MAX_BIPOLAR_CHANNELS or len(weight_widths) == 1:
             channels = [machine.channel_multiple]
         else:
-            weight_widths = WidthSet(weight_widths.widths[:-1])
-    image_shape = rng.randint(1, 5), rng.randint(3, 9), rng.randint(3, 9)
+            weight_widths.remove(1)
+    image_shape = draw(st.tuples(st.integers(1, 5), st.integers(3, 9), st.integers(3, 9)))
     return Case(
         machine=machine,
-        spare_words=rng.choice((0, 0, 1, 5)),
-        weight_widths=weight_widths,
-        activation_widths=activation_widths,
+        spare_words=draw(st.sampled_from((0, 0, 1, 5))),
+        weight_widths=WidthSet(tuple(weight_widths)),
+        activation_widths=WidthSet(tuple(activation_widths)),
         image_shape=image_shape,
-        sketches=draw_sketches(rng, image_shape, channels),
-        classes=rng.randint(2, 11),
-        seed=rng.randrange(1 << 16),
-        assignments=rng.randint(1, 3),
+        sketches=draw(sketch_lists(image_shape, channels)),
+        classes=draw(st.integers(2, 11)),
+        seed=draw(st.integers(0, (1 << 16) - 1)),
+        assignments=draw(st.integers(1, 3)),
         images=2,
-        idle=rng.choice((0.0, 0.3)),
-        stall=rng.choice((0.0, 0.3, 0.9)),
-        floors=rng.random() < 0.2,
+        idle=draw(st.sampled_from((0.0, 0.3))),
+        stall=draw(st.sampled_from((0.0, 0.3, 0.9))),
+        floors=draw(st.sampled_from((False, False, False, False, True))),
     )
 
 
-@functools.cache
-def drawn(count: int) -> tuple[list[Case], list[str]]:
-    """Return so many cases whose programs fit, always the same ones, and why others were refused."""
-    found: list[Case] = []
-    refused: list[str] = []
+def command(case: Case) -> str:
+    """Return the shell command that runs a case again."""
+    return f"python -c {shlex.quote(f'from sim_tests.test_configurations import *; run({case!r})')}"
 
+
+def check_drawn(region: Region, number: str, check_case: Callable[[Case], None]) -> None:
+    """Draw the cases of a region, no machine twice, and check each; the same number draws the same ones.
+
+    Where a check fails, Hypothesis looks for a simpler case that fails, for no more than five minutes, and the error
+    tells how to run that one.
+    """
+    passed: set[Machine] = set()
+    has_failed = False
+
+    @seed(f"{number} {region}")
     @settings(
-        max_examples=DRAWN,
-        derandomize=True,
+        max_examples=region.cases,
+        phases=[Phase.generate, Phase.shrink],
         database=None,
         deadline=None,
-        phases=[Phase.generate],
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.randoms(use_true_random=True).map(draw_case))
-    def collect(case: Case) -> None:
-        if len(found) == count:
-            return
-        network = case.network()
-        assignments = case.chosen(network)
+    @given(cases(region))
+    def check_one(case: Case) -> None:
+        nonlocal has_failed
+        assume(has_failed or case.machine not in passed)
+        reject_if_refused(case)
         try:
-            machine = case.fitted(network, assignments)
-            for assignment in assignments:
-                describe(network, machine, assignment)
-        except ValueError as error:
-            refused.append(rule_of(error))
-        else:
-            found.append(case)
+            check_case(case)
+        except Exception as error:
+            has_failed = True
+            error.add_note(f"Drawn with --hypothesis-seed={number}. To run this case again:\n{command(case)}")
+            raise
+        passed.add(case.machine)
 
-    collect()
-    assert len(found) == count
-    return found, refused
+    check_one()
+    assert len(passed) == region.cases
+
+
+def reject_if_refused(case: Case) -> None:
+    """Have Hypothesis draw another case if the machine refuses this one's network for a known reason."""
+    network = case.network()
+    assignments = case.chosen(network)
+    try:
+        machine = case.fitted(network, assignments)
+        for assignment in assignments:
+            describe(network, machine, assignment)
+    except ValueError as error:
+        event(rule_of(error))
+        reject()
 
 
 def run(case: Case) -> int:
@@ -435,14 +528,71 @@ def test_every_refusal_in_the_source_has_a_rule(module, fewest):
             rule_of(ValueError(sentence))
 
 
-@pytest.mark.verilator
-@pytest.mark.parametrize(
-    "index",
-    [pytest.param(index, marks=[] if index < DEFAULT_CASES else pytest.mark.thorough) for index in range(ALL_CASES)],
+@pytest.fixture
+def number(request):
+    return request.config.getoption("--hypothesis-seed") or "0"
+
+
+drawn_regions = pytest.mark.parametrize(
+    "region",
+    [pytest.param(region, id=str(region), marks=[pytest.mark.thorough] * region.is_thorough) for region in REGIONS],
 )
-def test_a_drawn_machine_runs_as_the_integer_model(index):
-    case = drawn(DEFAULT_CASES if index < DEFAULT_CASES else ALL_CASES)[0][index]
-    try:
+
+
+@pytest.mark.verilator
+@drawn_regions
+def test_a_drawn_machine_runs_as_the_integer_model(region, number):
+    def check_case(case: Case) -> None:
         assert run(case) > 0
-    except Exception as error:
-        raise AssertionError(f"run({case!r})") from error
+
+    check_drawn(region, number, check_case)
+
+
+@drawn_regions
+def test_a_drawn_machine_is_worth_its_simulation(region, number):
+    """Each runs a layer at other widths than the 8 bits of the first and the last, unless 8 bits are all it has."""
+    drawn: list[Case] = []
+
+    def check_case(case: Case) -> None:
+        network = case.network()
+        assert case.machine.datapath == region.datapath
+        assert region.cells[0] <= case.machine.lanes * case.machine.columns <= region.cells[1]
+        for assignment in case.chosen(network):
+            layers = [layer.name for layer in free_layers(network)]
+            assert len(case.weight_widths) == 1 or {assignment.weight_bits(name) for name in layers} != {8}
+            assert len(case.activation_widths) == 1 or {assignment.activation_bits(name) for name in layers} != {8}
+        drawn.append(case)
+
+    check_drawn(region, number, check_case)
+    assert sum(case.weight_widths.widths == (8,) for case in drawn) <= region.cases // 4
+
+
+def test_the_regions_are_many_cases_of_each_datapath_and_reach_the_large_machines():
+    for thorough, cases_each in ((False, 4), (True, 21)):
+        for datapath in DATAPATHS:
+            chosen = [each for each in REGIONS if each.is_thorough == thorough and each.datapath == datapath]
+            assert sum(region.cases for region in chosen) == cases_each
+            assert not thorough or {(32, 16), (64, 8)} <= {
+                (lanes, columns) for each in chosen for lanes in each.lanes for columns in each.columns(lanes)
+            }
+
+
+def test_a_failing_case_is_made_simpler_and_told_with_the_command_that_runs_it(monkeypatch):
+    module = sys.modules["sim_tests.test_configurations"]
+    monkeypatch.setattr(module, "reject_if_refused", lambda case: None)
+
+    def check_case(case: Case) -> None:
+        assert len(case.sketches) < 3 and case.machine.columns < 7
+
+    with pytest.raises(AssertionError) as failure:
+        check_drawn(REGIONS[0], "0", check_case)
+    (note,) = [note for note in failure.value.__notes__ if "--hypothesis-seed=0" in note]
+    python, option, code = shlex.split(note.splitlines()[1])
+    assert (python, option) == ("python", "-c")
+    again: list[Case] = []
+    monkeypatch.setattr(module, "run", again.append)
+    exec(code, {})
+    (case,) = again
+    with pytest.raises(AssertionError):
+        check_case(case)
+    assert len(case.sketches) == 2 or case.machine.columns == 4

@@ -44,6 +44,28 @@ def test_a_report_names_what_was_never_exercised():
     assert coverage.report(coverage.Coverage(Counter(), Counter()))["hit"] == 0
 
 
+def test_coverage_is_complete_with_every_bin_and_every_bit_but_those_excused_and_no_more(monkeypatch):
+    monkeypatch.setattr(coverage, "EXCUSES", (Excuse(r"drain\.(group|word)", "one group"),))
+    bins = Counter(dict.fromkeys(coverage.supported(), 1))
+
+    def told(bins: Counter, **changes: int) -> dict:
+        return coverage.report(coverage.Coverage(bins, Counter({f"drain.{bit} 0->1": n for bit, n in changes.items()})))
+
+    good = told(bins, done=1, group=0)
+    assert coverage.is_complete(good) and good["never_toggled_for_a_reason"] == {"drain.group": "one group"}
+    assert "  never toggled: drain.group (one group)" in coverage.lines_of(good)
+    faults = {
+        "never_exercised": (told(bins - Counter([max(bins)]), done=1, group=0), str(max(bins))),
+        "never_toggled": (told(bins, done=0, group=0), "drain.done"),
+        "toggled_though_excused": (told(bins, word=1, group=0), "drain.word"),
+        "idle_excuses": (told(bins, done=1), r"drain\.(group|word)"),
+    }
+    for fault, (report, name) in faults.items():
+        assert {each for each in faults if report[each]} == {fault} and report[fault] == [name]
+        assert not coverage.is_complete(report)
+        assert any(line.endswith(f": {name}") for line in coverage.lines_of(report))
+
+
 def test_an_excuse_is_for_the_bits_it_names_and_must_be_needed():
     excuses = (Excuse(r"drain\.group", "one group"), Excuse(r"drain\.x", "not needed"))
     left, idle = toggles.unexcused(["drain.group", "drain.groups"], excuses)
@@ -114,4 +136,7 @@ def test_every_supported_bin_is_hit():
         found.toggles.update(part.toggles)
     told = coverage.report(found)
     assert told["never_exercised"] == []
-    assert told["bits_toggled"] > 0.75 * told["bits"]
+    assert told["never_toggled"] == []
+    assert told["toggled_though_excused"] == []
+    assert told["idle_excuses"] == []
+    assert coverage.is_complete(told)

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hwsim.machine import Machine
 from hwsim.precision import CATALOG
-from rtl import packaging
+from rtl import packaging, verilog
+from rtl.targets import ECP5
 from sim_tests import accelerator, verilator_tool
 from sim_tests.design import Design, checked
 
@@ -19,10 +21,10 @@ RULES_MAX = 8
 
 
 def lint(design: Design, folder: Path) -> str:
-    waivers, verilog = folder / f"{design.name}.vlt", folder / f"{design.name}.v"
+    waivers, source = folder / f"{design.name}.vlt", folder / f"{design.name}.v"
     waivers.write_text(packaging.waivers(design.name))
-    verilog.write_text(design.verilog)
-    return verilator_tool.lint([waivers, verilog], design.name)
+    source.write_text(design.verilog)
+    return verilator_tool.lint([waivers, source], design.name)
 
 
 def machines() -> dict[str, Machine]:
@@ -55,11 +57,20 @@ def test_the_standard_machine_is_clean_and_damage_is_told(tmp_path):
     assert all(f"%Warning-{rule}" in told for rule in ("UNDRIVEN", "LATCH", "WIDTHTRUNC"))
 
 
+def test_what_is_written_for_the_cells_of_a_target_is_clean(tmp_path):
+    verilog.write(machines()["8-4"], tmp_path, bus="axi", target=ECP5)
+    core = yaml.safe_load((tmp_path / f"{verilog.AXI_NAME}.core").read_text())
+    filesets = core["targets"]["lint"]["filesets"]
+    files = [tmp_path / file for fileset in filesets for file in core["filesets"][fileset]["files"]]
+    assert verilator_tool.lint(files, verilog.AXI_NAME) == ""
+    assert "%Warning-PINMISSING" in verilator_tool.lint(files[1:], verilog.AXI_NAME)
+
+
 def test_a_signal_without_bits_is_refused():
     """``[-1:0]`` is two bits in Verilog; no design that is simulated or linted has one."""
-    verilog = accelerator.design_of(machines()["8"]).verilog
+    text = accelerator.design_of(machines()["8"]).verilog
     with pytest.raises(ValueError, match=r"^x must have no signal without bits, as wire \[-1:0\] nothing;$"):
-        checked("x", verilog.replace("endmodule", "  wire [-1:0] nothing;\nendmodule", 1))
+        checked("x", text.replace("endmodule", "  wire [-1:0] nothing;\nendmodule", 1))
 
 
 def test_the_waivers_are_few_and_explained():

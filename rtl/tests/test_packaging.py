@@ -4,12 +4,14 @@ import json
 import re
 
 import pytest
+import yaml
 
 from hwsim import spec
 from hwsim.machine import Machine
 from hwsim.precision import CATALOG
-from rtl import packaging, verilog
-from rtl.targets import ECP5
+from rtl import packaging, stream_documents, verilog
+from rtl.result_buffer import RESULT
+from rtl.targets import ECP5, PORTABLE
 
 WIDTHS = CATALOG["8-4"]
 MACHINE = Machine.sized(WIDTHS, WIDTHS, 4, 4)
@@ -28,7 +30,7 @@ def written(request, tmp_path_factory):
 def test_which_files_are_written(written):
     bus, _, texts = written
     expected = {".v", ".json", ".core", ".vlt", "_instance.vh"}
-    assert set(texts) == expected | ({"_registers.md", "_registers.h"} if bus == "axi" else set())
+    assert set(texts) == expected | ({"_registers.md", "_registers.h"} if bus == "axi" else {"_ports.md"})
 
 
 def test_the_instance_connects_every_port_of_the_module(written):
@@ -71,16 +73,82 @@ def test_axi_ports_have_the_names_that_tools_infer():
     }
 
 
-def test_the_core_names_its_files_and_module(written):
-    _, name, texts = written
-    core = texts[".core"]
-    assert core.startswith("CAPI=2:\n")
-    assert f"name: bitswitch:bitswitch:{name}:{spec.SPEC_VERSION}.0.0\n" in core
-    assert [line.strip("- ") for line in core.splitlines() if line.startswith("      - ")] == [
-        f"{name}.v",
-        f"{name}.vlt",
-    ]
-    assert f"    toplevel: {name}\n" in core
+def check_core(folder, name, cells):
+    """Check a FuseSoC core file by the rules of CAPI 2 (FuseSoC's ``capi2/json_schema.py``)."""
+    first, text = (folder / f"{name}.core").read_text().split("\n", 1)
+    assert first == "CAPI=2:"
+    core = yaml.safe_load(text)
+    assert set(core) == {"name", "description", "filesets", "targets"}
+    assert re.fullmatch(r"\w+:\w+:\w+:\d+\.\d+\.\d+", core["name"])
+    assert core["name"] == f"bitswitch:bitswitch:{name}:{spec.SPEC_VERSION}.0.0"
+
+    filesets = {key: (value["files"], value["file_type"]) for key, value in core["filesets"].items()}
+    assert all(set(value) == {"files", "file_type"} for value in core["filesets"].values())
+    assert filesets == {
+        "rtl": ([f"{name}.v"], "verilogSource"),
+        "waivers": ([f"{name}.vlt"], "vlt"),
+        **({"cells": ([f"{name}_cells.v"], "verilogSource")} if cells else {}),
+    }
+    for files, _ in filesets.values():
+        assert all((folder / file).is_file() for file in files)
+
+    # The generated module has no parameters, so that the core has none to name either.
+    module = re.search(rf"^module {name}\b(.*?)^endmodule", (folder / f"{name}.v").read_text(), re.S | re.M)
+    assert module is not None and not re.search(r"^ *parameter\b|^ *#\(", module[1], re.M)
+    targets = core["targets"]
+    assert targets["default"] == {"filesets": ["rtl"], "toplevel": name}
+    assert targets["lint"] == {
+        "filesets": ["waivers", *(["cells"] if cells else []), "rtl"],
+        "toplevel": name,
+        "flow": "lint",
+        "flow_options": {"tool": "verilator", "verilator_options": ["-Wall"]},
+    }
+    assert set(targets) == {"default", "lint"}
+
+
+@pytest.mark.parametrize("target", (PORTABLE, ECP5), ids=lambda target: target.name)
+@pytest.mark.parametrize("bus", verilog.BUSES)
+def test_the_core_is_what_fusesoc_takes_and_names_files_that_exist(bus, target, tmp_path):
+    verilog.write(MACHINE, tmp_path, bus=bus, target=target)
+    check_core(tmp_path, verilog.default_name(bus), cells=target != PORTABLE)
+
+
+def test_the_ports_document_tells_every_port_and_its_width(tmp_path):
+    source, _ = verilog.write(MACHINE, tmp_path)
+    document = (tmp_path / f"{verilog.NAME}_ports.md").read_text()
+    module = source.read_text().split(f"module {verilog.NAME}(", 1)[1].split("endmodule")[0]
+    declared = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+) ?;", module, re.M)
+    assert {"clk", "rst", "load__valid", "result__payload", "trace_layer_slot"} <= {port for _, _, port in declared}
+    rows = {row.split("`")[1]: row for row in document.splitlines() if row.startswith("| `")}
+    for direction, high, port in declared:
+        bits = int(high or 0) + 1
+        stream, is_stream, wire = port.partition("__")
+        if port in ("clk", "rst"):
+            assert f"`{port}`" in document
+        elif is_stream:
+            assert f"`{port}` ({bits} bits)" in rows[stream] if wire == "payload" else f"`{port}`" in rows[stream]
+            sent = f"| {direction} |" in rows[stream]
+            assert sent == (wire != "ready")
+        else:
+            assert rows[port].startswith(f"| `{port}` | {direction} | {bits} | ")
+            assert ("leave it open" in rows[port]) == port.startswith("trace_")
+    assert len(rows) == len({port.partition("__")[0] for _, _, port in declared}) - 2
+
+
+def test_the_ports_document_tells_clock_reset_and_the_result_words():
+    document = stream_documents.markdown("name", verilog.describe(MACHINE)["ports"])
+    clock, reset = (verilog.describe(MACHINE)[wire] for wire in ("clock", "reset"))
+    assert (clock["edge"], reset["synchronous"], reset["active_high"]) == ("rising", True, True)
+    assert f"One clock, `{clock['name']}`, rising edge." in document
+    assert f"One reset, `{reset['name']}`, synchronous and active high" in document
+    assert "bits 31:0 are the logit, signed; bit 32 is high with the last" in document
+    assert RESULT.const({"value": -1, "last": 1}).as_bits() == (1 << 33) - 1
+    assert RESULT.const({"value": 0, "last": 1}).as_bits() == 1 << 32
+
+
+def test_a_port_that_nothing_is_written_about_is_an_error():
+    with pytest.raises(KeyError, match="unknown"):
+        stream_documents.markdown("name", [{"name": "unknown", "direction": "output", "bits": 1}])
 
 
 @pytest.mark.parametrize("bus", verilog.BUSES)
@@ -92,7 +160,6 @@ def test_cells_of_a_target_come_with_their_models(bus, tmp_path):
     assert used == {"DP16KD", "CCU2C", "MULT18X18D"}
     assert all(f"module {cell} " in models or f"module {cell}(" in models for cell in used)
     assert json.loads(description.read_text())["target"] == "ecp5"
-    assert f"- {name}_cells.v" in (tmp_path / f"{name}.core").read_text()
 
 
 def test_waivers_are_for_this_file_and_have_reasons(written):
