@@ -70,7 +70,8 @@ class MaxPool(wiring.Component):
         m.d.sync += row_end_units.eq(layer.output_row_gap + 1)
 
         running = Signal()
-        last_tap = kernel_columns.is_last & kernel_rows.is_last
+        # Kept in a register, like ``is_last`` of the loops: much is decided by it.
+        last_tap = Signal()
         m.d.comb += self.read_address.eq(tap_address)
 
         def begin_taps(address):
@@ -81,6 +82,7 @@ class MaxPool(wiring.Component):
                 *kernel_columns.begin(),
                 *kernel_rows.begin(),
                 first_tap.eq(1),
+                last_tap.eq(kernel_columns.is_single & kernel_rows.is_single),
             ]
 
         def begin_window(address, window_left, window_top):
@@ -104,12 +106,18 @@ class MaxPool(wiring.Component):
                 m.d.comb += running.eq(1)
                 m.d.sync += first_tap.eq(0)
                 with m.If(~kernel_columns.is_last):
-                    m.d.sync += [*kernel_columns.step(), x.eq(x + 1), tap_address.eq(tap_address + layer.units)]
-                with m.Elif(~kernel_rows.is_last):
+                    m.d.sync += [
+                        *kernel_columns.step(),
+                        last_tap.eq((kernel_columns.left == 2) & kernel_rows.is_last),
+                        x.eq(x + 1),
+                        tap_address.eq(tap_address + layer.units),
+                    ]
+                with m.Elif(~last_tap):
                     next_tap_row = tap_row_address + layer.kernel_row_step
                     m.d.sync += [
                         *kernel_columns.begin(),
                         *kernel_rows.step(),
+                        last_tap.eq(kernel_columns.is_single & (kernel_rows.left == 2)),
                         x.eq(left),
                         y.eq(y + 1),
                         tap_row_address.eq(next_tap_row),
