@@ -61,6 +61,7 @@ ALL = CATALOG["8-6-4-2"]
 RUNS: dict[str, dict[str, Any]] = {
     "double-rounding": {},
     "double-rounding, without ALRS": {"alrs_decay": 1.0},
+    "double-rounding, with ALRS": {"alrs_decay": 0.1},
     **{f"lsq {bits}": {"method": "lsq", "widths": WidthSet((bits,))} for bits in (2, 4, 8, 6)},
     "truncation-ready": {"method": "truncation-ready"},
     "any-precision": {"method": "any-precision"},
@@ -70,7 +71,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "double-rounding, block replacement": {"block_replacement": 0.5},
     "double-rounding, self-distillation": {"self_distillation": 0.7},
 }
-"""Name of a run -> what its configuration has other than the first; in the order in which they are made."""
+"""Name of a run -> what its configuration has other than the preset's; in the order in which they are made. One that has
+nothing other, as the preset is with or without ALRS, is not made."""
 
 LONGER_FLOAT = "float, all epochs"
 """Name of the run of the float network that the others are compared with."""
@@ -143,8 +145,11 @@ def make_runs(
             say("float network to compare with")
             train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
         elif not (run / ROWS).is_file():
-            say(name)
             own = replace(config, **RUNS[name])
+            if RUNS[name] and own == config:
+                say(f"{name}: as {next(iter(RUNS))}, not made")
+                continue
+            say(name)
             if not (run / CHECKPOINT).is_file():
                 train_network(
                     own,
