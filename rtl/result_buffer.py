@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hwsim import spec
 from hwsim.machine import SIZE_BITS, Machine
+from rtl.countdown import Loop
 from rtl.leaves.memory import TwoCycleMemory
 
 RESULT = data.StructLayout({"value": signed(spec.LOGIT_BITS), "last": 1})
@@ -18,7 +19,7 @@ class ResultBuffer(wiring.Component):
     Members
     -------
     classes : In
-        Number of logits.
+        Number of logits, constant while an image's are stored and sent.
     write_address, write_data, write_enable : In
         A word is ``requantizers`` logits.
     done : In(1)
@@ -55,7 +56,7 @@ class ResultBuffer(wiring.Component):
         with m.If(self.done):
             m.d.sync += write_half.eq(~write_half)
 
-        index = Signal(SIZE_BITS)
+        logits = Loop(m, self.classes, "logits")
         lane = Signal(range(max(2, machine.requantizers)))
         word = Signal(range(words))
         m.d.comb += [
@@ -66,12 +67,12 @@ class ResultBuffer(wiring.Component):
             memory.read_address.eq(word + Mux(read_half, words, 0)),
             memory.read_enable.eq(1),
             self.o.payload.value.eq(memory.read_data.word_select(lane, spec.LOGIT_BITS)),
-            self.o.payload.last.eq(index == self.classes - 1),
+            self.o.payload.last.eq(logits.is_last),
         ]
         wait = Signal(range(TwoCycleMemory.LATENCY + 1))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [index.eq(0), lane.eq(0), word.eq(0), wait.eq(TwoCycleMemory.LATENCY)]
+                m.d.sync += [*logits.begin(), lane.eq(0), word.eq(0), wait.eq(TwoCycleMemory.LATENCY)]
                 with m.If(used != 0):
                     m.next = "READ"
             with m.State("READ"):
@@ -81,8 +82,8 @@ class ResultBuffer(wiring.Component):
             with m.State("SEND"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
-                    m.d.sync += [index.eq(index + 1), lane.eq(lane + 1)]
-                    with m.If(self.o.payload.last):
+                    m.d.sync += [*logits.step(), lane.eq(lane + 1)]
+                    with m.If(logits.is_last):
                         m.d.comb += sent.eq(1)
                         m.d.sync += read_half.eq(~read_half)
                         m.next = "IDLE"

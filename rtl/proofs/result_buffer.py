@@ -15,9 +15,9 @@ from rtl.result_buffer import ResultBuffer
 def keeps_rules(component):
     bench = Bench(component(SMALL))
     m, dut = bench.m, bench.component
-    used, word, lane, index, wait = (
-        bench.internal(f"dut.{name}") for name in ("used", "word", "lane", "index", "wait")
-    )
+    used, word, lane, wait = (bench.internal(f"dut.{name}") for name in ("used", "word", "lane", "wait"))
+    logits = bench.view("dut.logits")
+    index = word * SMALL.requantizers + lane
     write_half = bench.internal("dut.memory.write_address") != dut.write_address
     read_half = bench.internal("dut.memory.read_address") != word
 
@@ -40,8 +40,10 @@ def keeps_rules(component):
     bench.check(bench.internal("dut.memory.read_address") < 2 * SMALL.result_words, "read address")
 
     active = ~bench.in_state("dut", "IDLE")
-    bench.implies(active, index == word * SMALL.requantizers + lane, "the logit of its word and lane")
-    bench.implies(active, index < dut.classes, "no more logits than classes")
+    bench.implies(bench.after(1), logits.is_single == (dut.classes == 1), "whether there is one logit only is known")
+    bench.implies(active, index + logits.left == dut.classes, "the logits that are left follow those before")
+    bench.implies(active, logits.left != 0, "no more logits than classes")
+    bench.implies(active, logits.is_last == (logits.left == 1), "the last logit is the one that is marked")
     bench.implies(bench.in_state("dut", "READ"), wait <= TwoCycleMemory.LATENCY, "wait")
 
     # Each logit leaves once, in order.

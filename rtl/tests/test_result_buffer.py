@@ -76,7 +76,7 @@ def test_two_results_wait_and_all_leave_in_order() -> None:
         ("self.free.eq(used != 2)", "self.free.eq(used == 0)"),
         ("self.free.eq(used != 2)", "self.free.eq(1)"),
         ("word + Mux(read_half, words, 0)", "word"),
-        ("index == self.classes - 1", "index == self.classes"),
+        ("last.eq(logits.is_last)", "last.eq(logits.left == 2)"),
     ],
 )
 def test_a_wrong_buffer_is_caught(right: str, wrong: str) -> None:
