@@ -223,6 +223,9 @@ class WeightFeeder(wiring.Component):
         def begin_row(address):
             return [read_address.eq(address), *([row_address.eq(address)] if self.feeds_digits else [])]
 
+        # The state READY as a register: the streamer decides much by it.
+        ready = Signal()
+        m.d.comb += self.pass_ready.eq(ready)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start & ~layer.is_max_pool):
@@ -281,11 +284,11 @@ class WeightFeeder(wiring.Component):
                             offset.eq(row_offset + layer.kernel_row_step),
                         ]
                     with m.If((bank == machine.banks - 1) | last_of_window):
-                        m.d.sync += window_ended.eq(last_of_window)
+                        m.d.sync += [window_ended.eq(last_of_window), ready.eq(1)]
                         m.next = "READY"
             with m.State("READY"):
-                m.d.comb += self.pass_ready.eq(1)
                 with m.If(self.take):
+                    m.d.sync += ready.eq(0)
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.sync += first_step.eq(0)

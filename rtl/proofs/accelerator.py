@@ -73,6 +73,8 @@ def keeps_banks(component):
     begins_job = first_plane & first_step
     ending = running & this_pass.last_of_job
     bench.implies(running, open_job, "only open jobs run")
+    pass_ready = bench.internal("dut.weight_feeder.ready")
+    bench.check(pass_ready == bench.in_state("dut.weight_feeder", "READY"), "a pass is ready in that state")
     # The feeder goes on to the next pass in the cycle after one has been taken.
     goes_on = bench.in_state("dut.weight_feeder", "NEXT")
     ends_job = planes_are_last & bench.internal("dut.weight_feeder.window_ended")

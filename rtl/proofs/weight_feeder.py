@@ -39,6 +39,7 @@ def check_walk(bench):
     # Registers are derived from the descriptor in the cycle before a layer starts.
     bench.assume(bench.after(2) | ~dut.start)
     bench.implies(~bench.in_state("dut", "IDLE"), ~layer.is_max_pool, "nothing is fed for max pooling")
+    bench.check(dut.pass_ready == bench.in_state("dut", "READY"), "a pass is ready in that state")
     works = bench.in_state("dut", "BEGIN", "LOAD", "READY", "NEXT")
     window_ended = bench.internal("dut.window_ended")
     left = {}
