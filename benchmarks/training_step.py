@@ -2,12 +2,13 @@
 
 Steps of both kinds take turns in one process, so that whatever else the machine does hits both; the ratio is that of
 the fastest ones. `float32` is the ratio that counts; channels-last and bfloat16 convolutions are reported apart, each
-against the float step of the same kind.
+against the float step of the same kind, and with `--compile` each through `torch.compile`, too, which takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import sys
@@ -37,11 +38,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def steps(config: TrainingConfig, batch: int) -> dict[str, Callable[[], object]]:
+def steps(config: TrainingConfig, batch: int, compiled: bool) -> dict[str, Callable[[], object]]:
     """Return the float step and the joint step on one random mini-batch."""
     torch.manual_seed(0)
     float_model, start = models.build(config.architecture), models.build(config.architecture)
     model = prepare(start, config.widths, method=config.method)
+    if compiled:
+        float_model.compile()
+        model.compile()
     images = torch.randint(0, 256, (batch, *model.image_shape), dtype=torch.uint8)
     labels = torch.randint(10, (batch,))
     joint = JointTraining.begin(model, images, labels, config)
@@ -53,15 +57,17 @@ def steps(config: TrainingConfig, batch: int) -> dict[str, Callable[[], object]]
     }
 
 
-def measure(config: TrainingConfig, batch: int, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+def measure(
+    config: TrainingConfig, batch: int, rounds: int, clock: Callable[[], float], compiled: bool
+) -> dict[str, Any]:
     """Return milliseconds of the fastest step of each kind, and their ratio."""
-    kinds = steps(config, batch)
+    kinds = steps(config, batch, compiled)
     laps: dict[str, list[float]] = {name: [] for name in kinds}
     for index in range(rounds + 1):
         for name, run in kinds.items():
             begun = clock()
             run()
-            if index:  # the first finds its memory
+            if index:  # the first finds its memory, and is compiled
                 laps[name].append(clock() - begun)
     fastest = {name: min(values) for name, values in laps.items()}
     return {
@@ -80,6 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each kind (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default %(default)s")
     parser.add_argument("--cpu-time", action="store_true", help="of the process instead of wall-clock: busy machines")
+    parser.add_argument("--compile", action="store_true", help="every kind through torch.compile, too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -90,11 +97,11 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     rows = {}
     print(f"ResNet-20, {options.method}, widths {base.widths}, {options.batch} images, {options.threads} threads")
-    for name, changes in VARIANTS.items():
-        rows[name] = measure(replace(base, **changes), options.batch, options.rounds, clock)
-        told = rows[name]
+    for (variant, changes), compiled in itertools.product(VARIANTS.items(), (False, True)[: 1 + options.compile]):
+        name = f"{variant}, compiled" if compiled else variant
+        told = rows[name] = measure(replace(base, **changes), options.batch, options.rounds, clock, compiled)
         print(
-            f"{name:26} float {told['float_milliseconds']:8.1f} ms   joint {told['joint_milliseconds']:8.1f} ms   "
+            f"{name:36} float {told['float_milliseconds']:8.1f} ms   joint {told['joint_milliseconds']:8.1f} ms   "
             f"{told['float_steps']:.2f} float steps",
             flush=True,
         )

@@ -71,8 +71,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "double-rounding, block replacement": {"block_replacement": 0.5},
     "double-rounding, self-distillation": {"self_distillation": 0.7},
 }
-"""Name of a run -> what its configuration has other than the preset's; in the order in which they are made. One that has
-nothing other, as the preset is with or without ALRS, is not made."""
+"""Name of a run -> what its configuration has other than the preset's; in the order in which they are made. One that
+has nothing other, as the preset is with or without ALRS, is not made."""
 
 LONGER_FLOAT = "float, all epochs"
 """Name of the run of the float network that the others are compared with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,7 @@ class SwitchableNetwork(nn.Module):
         Widths that training found, by the name that their assignment gets in the network file.
     fused : bool
         Whether passes in training mode run the kernels of ``quant.fused`` where they can; False until training sets it.
+        They never do after ``compile``.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class SwitchableNetwork(nn.Module):
         self.method = ""
         self.learned: dict[str, Widths] = {}
         self.fused = False
+        self._is_compiled = False
         # A module's name must hold no dot; the layer's own name does.
         self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         self._readers: dict[str, tuple[str, ...]] = {
@@ -87,6 +89,11 @@ class SwitchableNetwork(nn.Module):
             for tensor in (IMAGE, *self.names)
         }
         self.widths = self._resolve_uniform(width_set.highest)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile as ``nn.Module`` does; training runs the plain operators then, since Numba's kernels stay closed."""
+        self._is_compiled = True
+        super().compile(*args, **kwargs)
 
     def layer(self, name: str) -> QuantLayer:
         """Return the layer called ``name``, or raise ``ValueError``."""
@@ -141,7 +148,8 @@ class SwitchableNetwork(nn.Module):
             raise ValueError(f"images must have shape (n, {self._told_shape()}), not {tuple(images.shape)}")
         parameter = next(self.parameters())
         tensors = {} if stored is None else stored
-        fuses, narrow = self.fused and self.training and observe is None, torch.is_autocast_enabled("cpu")
+        fuses = self.fused and self.training and observe is None and not self._is_compiled
+        narrow = torch.is_autocast_enabled("cpu")
         tensors[IMAGE] = StoredTensor(images.to(parameter.dtype) * IMAGE_SCALE)
         for name, layer in self.items():
             wiring = self.wiring[name]

@@ -222,8 +222,8 @@ PRESETS: dict[str, TrainingConfig] = {
         channels_last=True,
     ),
 }
-"""Configurations to start from, by data set; CIFAR-10 has the usual crops and mirror images, on the CPU's budget, and no
-ALRS, which in ten joint epochs cost accuracy at 2 bits and gained none elsewhere (benchmarks/training_table.json)."""
+"""Configurations to start from, by data set. CIFAR-10 has the usual crops and mirror images, on the CPU's budget, and
+no ALRS: in ten joint epochs it cost accuracy at 2 bits and gained next to none elsewhere."""
 
 
 def preset(data: str) -> TrainingConfig:
