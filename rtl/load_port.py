@@ -4,7 +4,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwsim.machine import LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, Machine
+from hwsim.machine import LOAD_COUNT_BITS, LOAD_TARGETS, LOAD_WORD_BITS, Machine, bits_for
+from rtl.countdown import Countdown
 
 
 def record_words(machine: Machine) -> dict[str, int]:
@@ -61,14 +62,13 @@ class LoadPort(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        words = record_words(self.machine)
+        sizes = record_words(self.machine)
         bits = record_bits(self.machine)
         counts = record_counts(self.machine)
-        longest = max(words.values())
+        longest = max(sizes.values())
 
         target = Signal(LOAD_WORD_BITS - LOAD_COUNT_BITS)
-        records_left = Signal(LOAD_COUNT_BITS)
-        words_left = Signal(range(longest + 1))
+        records, words = Countdown(LOAD_COUNT_BITS, "records"), Countdown(bits_for(longest), "words")
         words_of_target = Signal(range(longest + 1))
         count_of_target, count = (Signal(range(max(counts.values()) + 1)) for _ in range(2))
         # Words are shifted in from the top, so a record of n words lies in the top n words.
@@ -82,8 +82,8 @@ class LoadPort(wiring.Component):
         with m.Switch(target):
             for name, number in LOAD_TARGETS.items():
                 with m.Case(number):
-                    m.d.comb += [words_of_target.eq(words[name]), count_of_target.eq(counts[name])]
-                low = (longest - words[name]) * LOAD_WORD_BITS
+                    m.d.comb += [words_of_target.eq(sizes[name]), count_of_target.eq(counts[name])]
+                low = (longest - sizes[name]) * LOAD_WORD_BITS
                 m.d.sync += [
                     getattr(self, f"{name}_data").eq(shifted[low : low + bits[name]]),
                     getattr(self, f"{name}_write").eq(write & (target == number)),
@@ -98,31 +98,31 @@ class LoadPort(wiring.Component):
                 with m.If(self.i.valid):
                     m.d.sync += [
                         target.eq(self.i.payload[LOAD_COUNT_BITS:]),
-                        records_left.eq(self.i.payload[:LOAD_COUNT_BITS]),
+                        *records.begin(self.i.payload[:LOAD_COUNT_BITS]),
                     ]
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 with m.If(self.i.valid):
                     m.d.sync += [
                         next_address.eq(self.i.payload),
-                        words_left.eq(words_of_target - 1),
+                        *words.begin(words_of_target),
                         count.eq(count_of_target),
                     ]
                     m.next = "RECORD"
-                    with m.If(records_left == 0):
+                    with m.If(records.left == 0):
                         m.next = "HEADER"
             with m.State("RECORD"):
                 with m.If(self.i.valid):
                     m.d.sync += [shifted.eq(shifted[LOAD_WORD_BITS:]), shifted[-LOAD_WORD_BITS:].eq(self.i.payload)]
-                    m.d.sync += words_left.eq(words_left - 1)
-                    with m.If(words_left == 0):
+                    m.d.sync += words.step()
+                    with m.If(words.is_last):
                         m.d.sync += [
                             write.eq(next_address < count),
                             address.eq(next_address),
                             next_address.eq(next_address + 1),
-                            words_left.eq(words_of_target - 1),
-                            records_left.eq(records_left - 1),
+                            *words.begin(words_of_target),
+                            *records.step(),
                         ]
-                        with m.If(records_left == 1):
+                        with m.If(records.is_last):
                             m.next = "HEADER"
         return m

@@ -88,10 +88,10 @@ def test_records_are_written_where_their_packets_say(seed: int) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("with m.If(records_left == 0):", "with m.If(0):"),
+        ("with m.If(records.left == 0):", "with m.If(0):"),
         ("write.eq(next_address < count)", "write.eq(1)"),
         ("next_address.eq(next_address + 1)", "next_address.eq(next_address)"),
-        ("words_left.eq(words_of_target - 1),\n                            records_left", "records_left"),
+        ("*words.begin(words_of_target),\n                            *records", "*records"),
     ],
 )
 def test_a_wrong_load_port_is_caught(right: str, wrong: str) -> None:
