@@ -115,6 +115,16 @@ def test_a_failing_build_shows_its_log():
         harness.build({"bad.v": "module bad(output x); assign x = no_such_signal + y; endmodule"}, "bad")
 
 
+def test_a_build_needs_no_program_called_python(tmp_path, monkeypatch):
+    """Debian, for one, has only ``python3``; here there is one that fails."""
+    wrong = tmp_path / "programs" / "python"
+    wrong.parent.mkdir()
+    wrong.write_text("#!/bin/sh\nexit 1\n")
+    wrong.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrong.parent), prepend=os.pathsep)
+    harness.build({"nothing.v": "module nothing; endmodule"}, "nothing", cache=tmp_path / "builds", quick=True)
+
+
 def test_what_is_not_used_is_removed(tmp_path):
     for name, age_days in (("old", 31), ("new", 29)):
         (tmp_path / name).mkdir()

