@@ -314,7 +314,7 @@ def large_networks() -> list[Network]:
         (SIZE_WIDTHS, (1, 9, 11), (Convolution(channels=4, kernel=13, padding=12), *NESTED, last), 2),
         (SIZE_WIDTHS, (1016, 2, 2), (pointwise, Hidden(features=1020), Hidden(features=8)), 2),
         (SIZE_WIDTHS, (524, 1, 2), (pointwise, last), 2),
-        (SIZE_WIDTHS, (4, 1, 1), (pointwise, last), 2),
+        (SIZE_WIDTHS, (4, 1, 1), (pointwise, last), 1),
         (SIZE_WIDTHS, (1, 5, 5), (pointwise, *NESTED, last), 2),
         (SIZE_WIDTHS, (1, 3, 4), (pointwise, *NESTED, last), 2),
     )
