@@ -223,8 +223,8 @@ def test_a_wrong_switch_is_caught(monkeypatch):
         assert not torch.equal(fused.double_rounding(weight, scale, 8, 4, "round", torch.float32), plain)
 
 
-def trained(method="double-rounding", fuse=True, **options):
-    """Return a small network after a step of training, with the loss of each pass and the codes that it stores."""
+def trained(method="double-rounding", fuse=True, compiled=False, **options):
+    """Return a small network after a step of training, and the mean loss of its passes."""
     config = TrainingConfig(method=method, channels_last=True, shift_pixels=0, batch_size=12, seed=3, **options)
     torch.manual_seed(5)
     model = prepare(ResidualNetwork((3, 8, 8), ((8, 2, 1), (16, 1, 2)), 10), CATALOG["8-6-4-2"], method=method)
@@ -233,6 +233,8 @@ def trained(method="double-rounding", fuse=True, **options):
     training = JointTraining.begin(model, images, labels, config)
     assert model.fused
     model.fused = fuse
+    if compiled:
+        model.compile(backend="eager")
     return model, training.run_epoch(images, labels, 0).mean
 
 
@@ -243,6 +245,14 @@ def test_steps_are_those_of_the_plain_operators(method):
     assert loss == pytest.approx(plain_loss, rel=5e-3)
     for one, two in zip(model.buffers(), plain.buffers(), strict=True):
         assert torch.allclose(one.float(), two.float(), rtol=0.05, atol=0.05)
+
+
+# torch.compile looks at the gradient of every tensor that it meets.
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_model_runs_the_plain_operators(monkeypatch):
+    monkeypatch.setattr(fused, "_kernels", lambda: pytest.fail("torch.compile cannot look into the kernels"))
+    (_, loss), (_, plain_loss) = trained(compiled=True), trained(fuse=False)
+    assert loss == pytest.approx(plain_loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"block_replacement": 0.5}, {"self_distillation": 0.5}])
