@@ -44,7 +44,7 @@ def run(config: TrainingConfig, start: torch.nn.Module, rule: str) -> dict[str, 
     """Return the accuracy at every width after joint training from a float network."""
     split = load_digits_split(0, config.folds, config.seed)
     images, labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
-    model = prepare(start, config.widths, method=config.method)
+    model = prepare(start, config.method, config.widths)
     for name, layer in model.weight_layers():
         if not model.is_pinned(name):
             layer.switch_rule = RULES[rule]

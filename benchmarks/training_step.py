@@ -42,7 +42,7 @@ def steps(config: TrainingConfig, batch: int, compiled: bool) -> dict[str, Calla
     """Return the float step and the joint step on one random mini-batch."""
     torch.manual_seed(0)
     float_model, start = models.build(config.architecture), models.build(config.architecture)
-    model = prepare(start, config.widths, method=config.method)
+    model = prepare(start, config.method, config.widths)
     if compiled:
         float_model.compile()
         model.compile()

@@ -116,12 +116,10 @@ def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpo
         if metadata.get(key) != expected:
             raise ValueError(f"checkpoint {path} must have {key} {expected}, not {metadata.get(key)!r}")
     architecture = metadata["architecture"]
-    model = prepare(
-        float_model if float_model is not None else models.build(architecture),
-        tuple(metadata["widths"]),
-        # Checkpoints from before there were other methods do not say.
-        method=metadata.get("method", DOUBLE_ROUNDING),
-    )
+    # Checkpoints from before there were other methods do not say.
+    method = metadata.get("method", DOUBLE_ROUNDING)
+    start = float_model if float_model is not None else models.build(architecture)
+    model = prepare(start, method, tuple(metadata["widths"]))
     difference = _difference(model.state_dict(), state)
     if difference:
         raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {difference}")

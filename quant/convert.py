@@ -32,7 +32,6 @@ from quant.layers import (
     SkipQuantizer,
     SwitchableBatchNorm,
 )
-from quant.methods import DOUBLE_ROUNDING
 from quant.methods import method as find_method
 from quant.switchable import QuantLayer, SwitchableNetwork, Wiring, code_widths
 
@@ -82,11 +81,7 @@ _Value: TypeAlias = "_Draft | str"
 
 
 def prepare(
-    model: nn.Module,
-    widths: WidthSet | tuple[int, ...],
-    image_shape: Shape | None = None,
-    *,
-    method: str = DOUBLE_ROUNDING,
+    model: nn.Module, method: str, widths: WidthSet | tuple[int, ...], image_shape: Shape | None = None
 ) -> SwitchableNetwork:
     """Return the switchable network of a float model; weights and BatchNorm parameters are copied, as float32.
 
@@ -94,11 +89,11 @@ def prepare(
     ----------
     model : nn.Module
         Traceable by ``torch.fx``; its one input is the image as code / 255, its output the logits.
+    method : str
+        How it will be trained, a name in ``quant.methods.METHODS``.
     widths : WidthSet or tuple of int
     image_shape : tuple of int, optional
         (channels, height, width); taken from ``model.image_shape`` if not given.
-    method : str
-        How it will be trained, a name in ``quant.methods.METHODS``.
 
     Raises
     ------

@@ -164,7 +164,7 @@ def train_network(
 
 def _check_method(config: TrainingConfig) -> None:
     """Raise ``ValueError`` for what the method would refuse only when the float network is trained."""
-    model = prepare(models.build(config.architecture), config.widths, method=config.method)
+    model = prepare(models.build(config.architecture), config.method, config.widths)
     find_method(config.method).check_budget(model, config.budget_of, config.budget)
 
 
@@ -291,7 +291,7 @@ class _Stages:
         needed = find_method(config.method).has_partner or config.block_replacement > 0
         if config.float_annealed or not needed:
             return None
-        return FloatPartner(prepare(self.trained_float(COMPARE_FLOAT), config.widths, method=config.method))
+        return FloatPartner(prepare(self.trained_float(COMPARE_FLOAT), config.method, config.widths))
 
 
 def _float_training(model: nn.Module, config: TrainingConfig, compared: bool) -> FloatTraining:
@@ -304,7 +304,7 @@ def _float_training(model: nn.Module, config: TrainingConfig, compared: bool) ->
 
 def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
     config, split, test_images = stages.config, stages.split, stages.test_images
-    model = prepare(stages.trained_float(FLOAT), config.widths, method=config.method)
+    model = prepare(stages.trained_float(FLOAT), config.method, config.widths)
     training = JointTraining.begin(model, stages.images, stages.labels, config, stages.partner())
     stages.run_stage("joint", f"joint training {config.widths}", training)
     float_predictions = None

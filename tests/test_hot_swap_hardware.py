@@ -32,7 +32,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(2)
     widths = WidthSet((4, 1))
-    model = prepare(ResidualNetwork((1, 8, 8), ((8, 1, 2),), classes=10), widths, method="hot-swap")
+    model = prepare(ResidualNetwork((1, 8, 8), ((8, 1, 2),), classes=10), "hot-swap", widths)
     images, labels = (torch.from_numpy(array[:64]) for array in data.load_digits())
     config = TrainingConfig(method="hot-swap", widths=widths, joint_epochs=1, batch_size=32, compare_float=False)
     train_jointly(model, images, labels, config, Progress("", 1, shown=False))

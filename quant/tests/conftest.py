@@ -31,7 +31,7 @@ def small_model() -> ResidualNetwork:
 def small_network(width_set) -> SwitchableNetwork:
     """Return a small network after one epoch of joint training on 96 digits."""
     images, labels = data.load_digits()
-    model = prepare(small_model(), width_set)
+    model = prepare(small_model(), "double-rounding", width_set)
     config = TrainingConfig(widths=width_set, joint_epochs=1, batch_size=32, compare_float=False)
     train_jointly(
         model, torch.from_numpy(images[:96]), torch.from_numpy(labels[:96]), config, Progress("", 1, shown=False)

@@ -17,7 +17,7 @@ from quant.tests.conftest import small_model
 def made():
     images, labels = data.load_digits()
     batch = torch.from_numpy(images[:32]), torch.from_numpy(labels[:32])
-    model = prepare(small_model(), WidthSet((8, 4, 2)), method="any-precision")
+    model = prepare(small_model(), "any-precision", WidthSet((8, 4, 2)))
     initialise_scales(model, batch[0])
     return model.train(), *batch
 

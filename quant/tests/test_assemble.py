@@ -123,7 +123,7 @@ class ByModules(nn.Module):
 
 
 def test_it_trains_as_what_prepare_makes_of_the_same_structure():
-    networks = assemble(by_hand(), WIRING, WIDTHS, (1, 8, 8)), prepare(ByModules(by_hand()), WIDTHS)
+    networks = assemble(by_hand(), WIRING, WIDTHS, (1, 8, 8)), prepare(ByModules(by_hand()), "double-rounding", WIDTHS)
     assert networks[0].wiring == networks[1].wiring
     for network in networks:
         JointTraining.begin(network, *digits(32), CONFIG).run_epoch(*digits(32), 0)
@@ -193,4 +193,4 @@ def test_prepare_names_what_has_quantizers_already():
     model = small_model()
     model.quantizer = SkipQuantizer(signed=True)
     with pytest.raises(ValueError, match=r"module quantizer \(SkipQuantizer\): has its quantizers already"):
-        prepare(model, WIDTHS)
+        prepare(model, "double-rounding", WIDTHS)

@@ -73,7 +73,7 @@ def test_what_cannot_be_allocated_is_told():
         allocate(losses, dict(list(costs.items())[1:]), 100)
     with pytest.raises(ValueError, match="must be finite"):
         allocate({**losses, "layer0": dict.fromkeys(WIDTHS, float("nan"))}, costs, 1000)
-    model = prepare(small_model(), WIDTHS)
+    model = prepare(small_model(), "double-rounding", WIDTHS)
     with pytest.raises(ValueError, match="the budget must be of average-width, cycles, weight-traffic, not 'energy'"):
         allocate_widths(model, dict.fromkeys(dict(bit_allocation.free_layers(model)), 1.0), "energy", 1)
 
@@ -88,7 +88,7 @@ def sensitive(model):
 
 @pytest.mark.parametrize("budget_of", [CYCLES, WEIGHT_TRAFFIC])
 def test_budgets_of_the_hardware_are_kept_exactly(budget_of):
-    model = prepare(small_model(), WIDTHS)
+    model = prepare(small_model(), "double-rounding", WIDTHS)
     costs = costs_of(model, budget_of)
     totals = [costs.total(uniform(model, bits)) for bits in WIDTHS]
     assert totals[0] > totals[1] > totals[2] > costs.rest > 0
@@ -103,7 +103,7 @@ def test_budgets_of_the_hardware_are_kept_exactly(budget_of):
 
 def differing_counts(module):
     """Return the widths at which an image does not cost what the program that is built for them takes."""
-    model = prepare(small_model(), WIDTHS)
+    model = prepare(small_model(), "double-rounding", WIDTHS)
     cycles, traffic = (module.costs_of(model, budget_of) for budget_of in (CYCLES, WEIGHT_TRAFFIC))
     network, generator, wrong = export_network(model), random.Random(3), []
     drawn = [model.random_widths(generator) for _ in range(4)]
@@ -135,7 +135,7 @@ def test_other_counts_are_caught(change):
 
 @pytest.mark.parametrize("budget_of", BUDGETS)
 def test_the_least_budget_is_reached_and_less_is_refused(budget_of):
-    model = prepare(small_model(), WIDTHS)
+    model = prepare(small_model(), "double-rounding", WIDTHS)
     costs = costs_of(model, budget_of)
     least = costs.total(widths_of(model, costs.cheapest))
     widths = allocate_widths(model, sensitive(model), budget_of, least)
@@ -150,7 +150,7 @@ def test_the_least_budget_is_reached_and_less_is_refused(budget_of):
 
 
 def test_an_average_width_is_exact():
-    model = prepare(small_model(), (8, 6, 3))
+    model = prepare(small_model(), "double-rounding", (8, 6, 3))
     names = [name for name, _ in bit_allocation.free_layers(model)]
     for bits in (8, 6, 3):
         assert average_width(model, dict.fromkeys(names, bits)) == bits

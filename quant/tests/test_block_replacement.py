@@ -19,7 +19,7 @@ def batch():
 
 def test_the_partner_is_the_float_network(batch):
     model = small_model().eval()
-    partner = FloatPartner(prepare(model, (8, 2)))
+    partner = FloatPartner(prepare(model, "double-rounding", (8, 2)))
     with torch.no_grad():
         assert torch.allclose(partner(batch[0]), model(batch[0] * IMAGE_SCALE), rtol=1e-4, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in partner.parameters())
@@ -27,12 +27,12 @@ def test_the_partner_is_the_float_network(batch):
 
 
 def test_blocks_end_where_one_tensor_carries_all():
-    model = prepare(small_model(), (8, 2))
+    model = prepare(small_model(), "double-rounding", (8, 2))
     assert block_ends(model) == ("conv", "blocks.0.conv2", "blocks.1.conv2", "pool")
 
 
 def test_mixed_models_are_quantized_up_to_a_block_and_float_after_it(batch):
-    model = prepare(small_model(), (8, 2))
+    model = prepare(small_model(), "double-rounding", (8, 2))
     initialise_scales(model, batch[0])
     partner = FloatPartner(model)
     stored = {}
@@ -49,10 +49,13 @@ def test_mixed_models_are_quantized_up_to_a_block_and_float_after_it(batch):
 
 
 def test_guidance_reaches_the_quantized_blocks_and_not_the_partner(batch):
-    model = prepare(small_model(), (8, 2))
+    model = prepare(small_model(), "double-rounding", (8, 2))
     initialise_scales(model, batch[0])
     guided = BlockReplacement(
-        model.train(), FloatPartner(prepare(small_model(), (8, 2))), 0.5, torch.Generator().manual_seed(0)
+        model.train(),
+        FloatPartner(prepare(small_model(), "double-rounding", (8, 2))),
+        0.5,
+        torch.Generator().manual_seed(0),
     )
     before = {name: value.clone() for name, value in guided.partner.state_dict().items()}
     loss, logits = guided(2, *batch)
@@ -64,7 +67,7 @@ def test_guidance_reaches_the_quantized_blocks_and_not_the_partner(batch):
 
 
 def test_an_unquantized_copy_has_nothing_to_learn_from_its_partner(batch):
-    model = prepare(small_model(), (8, 2))
+    model = prepare(small_model(), "double-rounding", (8, 2))
     partner = FloatPartner(model)
     teacher = partner(batch[0]).log_softmax(1)
     assert float(F.kl_div(teacher, teacher, log_target=True, reduction="batchmean")) == 0

@@ -15,7 +15,7 @@ from quant.switchable import set_width
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return prepare(build("digits"), (4, 2))
+    return prepare(build("digits"), "double-rounding", (4, 2))
 
 
 def test_a_checkpoint_brings_the_model_back(model, tmp_path):
@@ -40,7 +40,7 @@ def test_a_users_own_model_comes_back_with_its_module(tmp_path):
         def forward(self, x):
             return self.last(torch.relu(self.first(x)).flatten(1))
 
-    model = prepare(Own(), (8, 2))
+    model = prepare(Own(), "double-rounding", (8, 2))
     save_checkpoint(model, tmp_path / "own.safetensors", architecture="own")
     loaded = load_checkpoint(tmp_path / "own.safetensors", Own())
     assert torch.equal(loaded.model.layer("last").weight, model.layer("last").weight)

@@ -41,7 +41,7 @@ class Everything(nn.Module):
 @pytest.fixture
 def prepared():
     torch.manual_seed(3)
-    model = prepare(Everything(), (8, 4, 2), (2, 12, 12))
+    model = prepare(Everything(), "double-rounding", (8, 4, 2), (2, 12, 12))
     initialise_scales(model, torch.randint(0, 256, (32, 2, 12, 12), dtype=torch.uint8))
     return model
 
@@ -86,7 +86,7 @@ def test_a_wide_prepared_network_approximates_the_float_model():
     model.train()
     for _ in range(30):
         model(images / 255)
-    prepared = prepare(model.eval(), (8,), (2, 12, 12))
+    prepared = prepare(model.eval(), "double-rounding", (8,), (2, 12, 12))
     initialise_scales(prepared, images)
     expected, found = model(images / 255).detach(), prepared.eval()(images).detach()
     assert float((expected - found).abs().mean()) < 0.05 * float(expected.std())
@@ -95,14 +95,14 @@ def test_a_wide_prepared_network_approximates_the_float_model():
 def test_the_model_and_its_batch_norm_are_left_as_they_were():
     model = Everything().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    prepared = prepare(model, (8, 2), (2, 12, 12))
+    prepared = prepare(model, "double-rounding", (8, 2), (2, 12, 12))
     set_width(prepared, 2)(torch.randint(0, 256, (4, 2, 12, 12), dtype=torch.uint8))
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_in_double_precision_becomes_float32():
-    prepared = prepare(Everything().double(), (8, 2), (2, 12, 12))
+    prepared = prepare(Everything().double(), "double-rounding", (8, 2), (2, 12, 12))
     assert {tensor.dtype for tensor in prepared.state_dict().values()} == {torch.float32, torch.int64}
     export_network(prepared)
 
@@ -116,7 +116,7 @@ def test_a_global_mean_is_global_average_pooling():
         def forward(self, x):
             return self.last(torch.relu(self.conv(x)).mean((-2, -1)))
 
-    network = export_network(prepare(Model(), (8,), (1, 6, 6)))
+    network = export_network(prepare(Model(), "double-rounding", (8,), (1, 6, 6)))
     assert network.layer("mean").kernel == (4, 4)
 
 
@@ -135,7 +135,7 @@ def test_the_projection_is_the_skip_whichever_operand_comes_first():
             return self.last(torch.relu(a + b))
 
     for swapped in (False, True):
-        network = export_network(prepare(Model(swapped), (8,), (1, 8, 8)))
+        network = export_network(prepare(Model(swapped), "double-rounding", (8,), (1, 8, 8)))
         assert network.layer("wide").skip == "projection"
 
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_mapped_is_named(body, message):
     with torch.no_grad():
         model(torch.zeros(1, 1, 8, 8))
     with pytest.raises(UnsupportedModelError, match=message):
-        prepare(model, (8, 2), (1, 8, 8))
+        prepare(model, "double-rounding", (8, 2), (1, 8, 8))
 
 
 def test_a_last_layer_with_an_activation_is_refused():
@@ -213,13 +213,13 @@ def test_a_last_layer_with_an_activation_is_refused():
             return torch.relu(self.last(torch.relu(self.first(x)).flatten(1)))
 
     with pytest.raises(UnsupportedModelError, match="module last: the last layer must be a linear layer or a conv"):
-        prepare(Model(), (8,), (1, 8, 8))
+        prepare(Model(), "double-rounding", (8,), (1, 8, 8))
 
 
 def test_wrong_images_and_widths_are_refused():
     with pytest.raises(ValueError, match=r"image_shape must be \(channels, height, width\), not None"):
-        prepare(Everything(), (8, 2))
+        prepare(Everything(), "double-rounding", (8, 2))
     with pytest.raises(UnsupportedModelError, match=r"the model must accept images of shape \(3, 12, 12\)"):
-        prepare(Everything(), (8, 2), (3, 12, 12))
+        prepare(Everything(), "double-rounding", (8, 2), (3, 12, 12))
     with pytest.raises(ValueError, match=r"a width must be 1 .. 8 bits, not 16"):
-        prepare(Everything(), (16, 2), (2, 12, 12))
+        prepare(Everything(), "double-rounding", (16, 2), (2, 12, 12))

@@ -20,7 +20,7 @@ SET = CATALOG["8-6-4-2"]
 
 @pytest.fixture
 def model():
-    model = prepare(small_model(), SET)
+    model = prepare(small_model(), "double-rounding", SET)
     initialise_scales(model, digits()[0])
     return model.train()
 
@@ -98,7 +98,7 @@ def test_a_step_moves_every_parameter_and_every_batch_norm_set(model):
 
 
 def test_initial_scales_fit_every_width_and_leave_batch_norm_alone():
-    model = prepare(small_model(), SET)
+    model = prepare(small_model(), "double-rounding", SET)
     norms = {name: value.clone() for name, value in model.state_dict().items() if "batch_norm" in name}
     initialise_scales(model, digits()[0])
     state = model.state_dict()

@@ -53,11 +53,11 @@ def test_it_survives_the_network_file(trained, tmp_path):
 
 
 def test_broken_parameters_are_refused_by_name():
-    model = prepare(small_model(), CATALOG["8-4"])
+    model = prepare(small_model(), "double-rounding", CATALOG["8-4"])
     model.layer("blocks.0.conv1").output.code.scale(4).data.fill_(-1.0)
     with pytest.raises(ValueError, match=r"layer blocks.0.conv1: the scale at 4 bits must be positive"):
         export_network(model)
-    model = prepare(small_model(), CATALOG["8-4"])
+    model = prepare(small_model(), "double-rounding", CATALOG["8-4"])
     model.layer("conv").weight_scale.data[0] = torch.nan
     with pytest.raises(ValueError, match=r"layer conv: the weight scale must be finite"):
         export_network(model)

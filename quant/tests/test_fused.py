@@ -227,7 +227,7 @@ def trained(method="double-rounding", fuse=True, compiled=False, **options):
     """Return a small network after a step of training, and the mean loss of its passes."""
     config = TrainingConfig(method=method, channels_last=True, shift_pixels=0, batch_size=12, seed=3, **options)
     torch.manual_seed(5)
-    model = prepare(ResidualNetwork((3, 8, 8), ((8, 2, 1), (16, 1, 2)), 10), CATALOG["8-6-4-2"], method=method)
+    model = prepare(ResidualNetwork((3, 8, 8), ((8, 2, 1), (16, 1, 2)), 10), method, CATALOG["8-6-4-2"])
     images = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8)
     labels = torch.randint(10, (12,))
     training = JointTraining.begin(model, images, labels, config)

@@ -27,7 +27,7 @@ class Chain(nn.Module):
 
 
 def test_traces_are_those_of_the_hessian():
-    model = prepare(Chain(), (8, 2))
+    model = prepare(Chain(), "double-rounding", (8, 2))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 3, (6,), generator=generator)
@@ -69,7 +69,7 @@ def training(**changes):
         method="hasb", joint_epochs=2, batch_size=32, compare_float=False, **{"budget": 5.0, **changes}
     )
     images, labels = (torch.from_numpy(array[:64]) for array in data.load_digits())
-    model = prepare(small_model(), config.widths, method="hasb")
+    model = prepare(small_model(), "hasb", config.widths)
     return JointTraining.begin(model, images, labels, config), images, labels
 
 
@@ -109,7 +109,7 @@ def test_a_budget_that_cannot_be_kept_is_refused_when_training_begins(budget_of,
 
 @pytest.mark.parametrize("budget_of", BUDGETS)
 def test_the_least_budget_that_training_begins_with_can_be_kept_in_the_end(budget_of):
-    before = prepare(small_model(), CATALOG["8-6-4-2"])
+    before = prepare(small_model(), "double-rounding", CATALOG["8-6-4-2"])
     costs = costs_of(before, budget_of)
     least = costs.total(widths_of(before, costs.cheapest))
     run, images, labels = training(budget_of=budget_of, budget=least)

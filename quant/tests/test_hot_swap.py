@@ -25,7 +25,7 @@ SET = WidthSet((8, 4, 3, 2, 1))
 def model():
     config = TrainingConfig(method="hot-swap", widths=SET, joint_epochs=2, batch_size=16, compare_float=False)
     images, labels = (torch.from_numpy(array[:64]) for array in data.load_digits())
-    prepared = prepare(small_model(), SET, method="hot-swap")
+    prepared = prepare(small_model(), "hot-swap", SET)
     train_jointly(prepared, images, labels, config, Progress("", 1, shown=False))
     return prepared
 
@@ -157,7 +157,7 @@ def test_a_model_of_all_widths_has_nothing_to_export(model):
     with pytest.raises(ValueError, match=r"the width must be one of \{8, 4, 3, 2, 1\}, not 6"):
         hot_swap.at_width(model, 6)
     with pytest.raises(ValueError, match="nothing to reconstruct"):
-        hot_swap.at_width(prepare(small_model(), (8, 2)), 2)
+        hot_swap.at_width(prepare(small_model(), "double-rounding", (8, 2)), 2)
     assert list(hot_swap.deployable(model)) == list(SET)
-    plain = prepare(small_model(), (8, 2))
+    plain = prepare(small_model(), "double-rounding", (8, 2))
     assert hot_swap.deployable(plain) == {8: plain}

@@ -28,7 +28,7 @@ def test_the_quantizer_is_lsq_at_one_width(bits):
 def test_weight_scales_start_where_lsq_says():
     weight = torch.tensor([[1.0, -3.0], [0.0, 0.0]])
     assert lsq.initial_scale(weight, 4).tolist() == pytest.approx([4 / 7**0.5, 2e-6 / 7**0.5])
-    model, plain = prepare(small_model(), (4,), method="lsq"), prepare(small_model(), (4,))
+    model, plain = prepare(small_model(), "lsq", (4,)), prepare(small_model(), "double-rounding", (4,))
     for name, layer in model.weight_layers():
         same = torch.equal(layer.weight_scale, plain.layer(name).weight_scale)
         assert same == model.is_pinned(name)

@@ -35,7 +35,7 @@ def digits(count=64):
 
 
 def trained(config):
-    model = prepare(small_model(), config.widths, method=config.method)
+    model = prepare(small_model(), config.method, config.widths)
     train_jointly(model, *digits(), config, Progress("", 1, shown=False))
     return model
 
@@ -65,7 +65,7 @@ def test_what_every_method_trains_is_the_integer_model(method, guided, images, t
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns(method):
     config = config_of(method, joint_epochs=12, batch_size=16, joint_learning_rate=2e-2)
-    model = prepare(small_model(), config.widths, method=method)
+    model = prepare(small_model(), method, config.widths)
     training = JointTraining.begin(model, *digits(), config)
     losses = [training.run_epoch(*digits(), epoch).mean for epoch in range(12)]
     # In its second half SDQ learns from the float network, which knows nothing here.
@@ -79,7 +79,7 @@ def test_what_the_highest_width_said_teaches_in_every_method(method):
 
     def after_an_epoch():
         config = config_of(method, joint_epochs=3, self_distillation=0.9)
-        training = JointTraining.begin(prepare(small_model(), config.widths, method=method), images, labels, config)
+        training = JointTraining.begin(prepare(small_model(), method, config.widths), images, labels, config)
         training.run_epoch(images, labels, 0)
         return training
 
@@ -98,7 +98,7 @@ def test_what_the_highest_width_said_teaches_in_every_method(method):
 def test_the_pass_that_stands_for_the_highest_width_teaches_once(method):
     images, labels = digits(32)
     config = config_of(method, self_distillation=0.5)
-    training = JointTraining.begin(prepare(small_model(), config.widths, method=method), images, labels, config)
+    training = JointTraining.begin(prepare(small_model(), method, config.widths), images, labels, config)
     passes, taught = [], []
     run, record = training.step.pass_loss, training.distillation.record
 
@@ -119,7 +119,7 @@ def test_the_pass_that_stands_for_the_highest_width_teaches_once(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_checkpoints_know_their_method(method, tmp_path):
-    model = prepare(small_model(), WIDTHS.get(method, WidthSet((8, 2))), method=method)
+    model = prepare(small_model(), method, WIDTHS.get(method, WidthSet((8, 2))))
     save_checkpoint(model, tmp_path / "a.safetensors", architecture="own")
     loaded = load_checkpoint(tmp_path / "a.safetensors", small_model()).model
     assert loaded.method == method
@@ -130,13 +130,13 @@ def test_checkpoints_know_their_method(method, tmp_path):
 
 def test_unknown_methods_and_widths_a_method_cannot_do_are_refused():
     with pytest.raises(ValueError, match=r"the method must be one of double-rounding, .*, not 'magic'"):
-        prepare(small_model(), (8, 2), method="magic")
+        prepare(small_model(), "magic", (8, 2))
     with pytest.raises(ValueError, match=r"lsq trains a network for each width: widths must be one width, not {8, 2}"):
-        prepare(small_model(), (8, 2), method="lsq")
+        prepare(small_model(), "lsq", (8, 2))
     with pytest.raises(ValueError, match=r"lsq weights must have 2 .. 8 bits, not 1"):
         TrainingConfig(method="lsq", widths=WidthSet((1,)))
     with pytest.raises(ValueError, match="the model was prepared for the method any-precision, not double-rounding"):
-        model = prepare(small_model(), (8, 4, 2), method="any-precision")
+        model = prepare(small_model(), "any-precision", (8, 4, 2))
         JointTraining.begin(model, *digits(), config_of("double-rounding"))
 
 
@@ -162,7 +162,7 @@ def test_wrong_configurations_are_refused(change, error, message):
 
 def test_a_loss_that_is_not_finite_stops_training():
     config = config_of("double-rounding")
-    model = prepare(small_model(), config.widths)
+    model = prepare(small_model(), "double-rounding", config.widths)
     training = JointTraining.begin(model, *digits(), config)
     model.layer("linear").weight.data.fill_(torch.nan)
     with pytest.raises(ValueError, match="the loss of joint training became nan in epoch 1: lower the learning rates"):
@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_training():
 )
 def test_the_loss_of_every_pass_is_kept(method, names):
     config = config_of(method)
-    training = JointTraining.begin(prepare(small_model(), config.widths, method=method), *digits(), config)
+    training = JointTraining.begin(prepare(small_model(), method, config.widths), *digits(), config)
     run, passes = training.step.pass_loss, []
 
     def watched(*given):
@@ -216,7 +216,7 @@ def test_methods_go_on_where_they_were(method):
     config = config_of(method, joint_epochs=4, batch_size=32, budget=5.0)
 
     def begin():
-        return JointTraining.begin(prepare(small_model(), config.widths, method=method), *digits(), config)
+        return JointTraining.begin(prepare(small_model(), method, config.widths), *digits(), config)
 
     whole, first, second = begin(), begin(), begin()
     for epoch in range(4):

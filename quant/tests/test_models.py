@@ -10,12 +10,12 @@ from quant.models import ARCHITECTURES, build
 def test_every_architecture_can_be_prepared(architecture):
     model = build(architecture)
     assert model(torch.zeros(2, *model.image_shape)).shape == (2, 10)
-    network = prepare(model, (8, 2))
+    network = prepare(model, "double-rounding", (8, 2))
     assert network(torch.zeros(2, *model.image_shape, dtype=torch.uint8)).shape == (2, 10)
 
 
 def test_the_digits_network_has_both_kinds_of_add():
-    network = prepare(build("digits"), (8, 2))
+    network = prepare(build("digits"), "double-rounding", (8, 2))
     skips = {name: wiring.skip for name, wiring in network.wiring.items() if wiring.skip}
     assert skips == {"blocks.0.conv2": "conv", "blocks.1.conv2": "blocks.1.shortcut"}
     projection = network.layer("blocks.1.shortcut")
@@ -25,7 +25,7 @@ def test_the_digits_network_has_both_kinds_of_add():
 
 
 def test_resnet20_has_twenty_layers_and_two_projections():
-    network = prepare(build("resnet20"), (8, 2))
+    network = prepare(build("resnet20"), "double-rounding", (8, 2))
     weights = [layer for _, layer in network.weight_layers()]
     assert len(weights) == 20 + 2
     assert all(isinstance(layer, QuantWeightLayer) for layer in weights)

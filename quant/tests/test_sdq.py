@@ -18,7 +18,7 @@ def training(epochs=4, **changes):
         method="sdq", joint_epochs=epochs, batch_size=16, compare_float=False, **{"budget": 5.0, **changes}
     )
     images, labels = (torch.from_numpy(array[:64]) for array in data.load_digits())
-    model = prepare(small_model(), config.widths, method="sdq")
+    model = prepare(small_model(), "sdq", config.widths)
     return JointTraining.begin(model, images, labels, config), images, labels
 
 
@@ -176,7 +176,7 @@ def test_insensitive_layers_lose_their_bits_to_sensitive_ones(learnt):
     model, images, labels, config = learnt
     # Weights stand still, so that the branch that is switched off remains so.
     config = replace(config, joint_learning_rate=1e-9, scale_learning_rate=1e-9)
-    run = JointTraining.begin(prepare(copy.deepcopy(model), config.widths, method="sdq"), images, labels, config)
+    run = JointTraining.begin(prepare(copy.deepcopy(model), "sdq", config.widths), images, labels, config)
     for epoch in range(3):
         run.run_epoch(images, labels, epoch)
     search = run.step._search
@@ -187,7 +187,7 @@ def test_insensitive_layers_lose_their_bits_to_sensitive_ones(learnt):
 
 def test_the_learned_widths_of_a_trained_network_are_mixed(learnt):
     model, images, labels, config = learnt
-    run = JointTraining.begin(prepare(copy.deepcopy(model), config.widths, method="sdq"), images, labels, config)
+    run = JointTraining.begin(prepare(copy.deepcopy(model), "sdq", config.widths), images, labels, config)
     for epoch in range(6):
         run.run_epoch(images, labels, epoch)
     run.finish()
@@ -227,4 +227,4 @@ def test_only_average_widths_are_searched_for():
     with pytest.raises(ValueError, match=r"a budget of average-width must be at least 2 here, .* not 1.5"):
         training(budget=1.5)
     with pytest.raises(ValueError, match=r"sdq chooses between widths: widths must be at least two, not \{4\}"):
-        prepare(small_model(), (4,), method="sdq")
+        prepare(small_model(), "sdq", (4,))

@@ -14,7 +14,7 @@ from quant.tests.conftest import small_model
 
 @pytest.fixture
 def model():
-    return prepare(small_model(), CATALOG["8-4-2"])
+    return prepare(small_model(), "double-rounding", CATALOG["8-4-2"])
 
 
 def test_it_starts_at_the_highest_width(model):

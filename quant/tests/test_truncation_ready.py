@@ -7,7 +7,7 @@ from quant.tests.conftest import small_model
 
 
 def test_training_export_and_spec_agree_on_every_weight():
-    model = prepare(small_model(), (8, 4, 2), method="truncation-ready")
+    model = prepare(small_model(), "truncation-ready", (8, 4, 2))
     network = export_network(model)
     compared = 0
     for name, layer in model.weight_layers():
