@@ -5,20 +5,25 @@ network that was trained for the sum of both: on CIFAR-10 the same one, trained 
 on all test images; every stored tensor of the first ones is compared with the deployed PyTorch forward, and a single
 code that differs is an error.
 
+    python benchmarks/training_table.py                                        writes the table of the logged runs
     python benchmarks/training_table.py --runs FOLDER --data ARCHIVE --run     makes what is missing, one after another
     python benchmarks/training_table.py --runs FOLDER                          writes the table of what is there
+    python benchmarks/training_table.py --runs FOLDER --log training_runs/NAME keeps its logs and float networks
 
 A run that was interrupted goes on from its last epoch. Once the first float network is there, several processes can
 make different runs in one folder (``--only``). ``--data`` is a folder or tar archive of images by class, or
-``digits``; decoded images are kept in FOLDER. Rows of data that no given folder holds stay in the table as they are.
+``digits``; decoded images are kept in FOLDER. Rows that no given folder has stay in the table as they are.
+A copy of a folder of logged runs is one to make further runs in, from the same float network.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import operator
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -47,12 +52,14 @@ from quant.deploy import deployed_forward
 from quant.export import export_network
 from quant.hot_swap import deployable
 from quant.reference import provenance
-from quant.run_directory import METRICS_JSON
+from quant.run_directory import CONFIG, METRICS_JSON, STATE
 from quant.switchable import SwitchableNetwork
 from quant.train import COMPARE_FLOAT, FLOAT, percent_correct, train_float, train_network
 from quant.training_config import CIFAR10, DIGITS, IMAGES, PRESETS, TrainingConfig
+from quant.training_state import load_state, save_state
 
 TABLE = Path(__file__).with_suffix(".json")
+LOGGED = Path(__file__).with_name("training_runs")
 NETWORKS = Path(__file__).resolve().parent.parent / "sim_tests" / "networks"
 FLOAT_RUN, CHECKPOINT, ROWS, ABOUT = "float", "checkpoint.safetensors", "rows.json", "about.json"
 BATCH_IMAGES = 250
@@ -131,8 +138,7 @@ def make_runs(
     """Make what is missing of the runs, in order."""
     runs.mkdir(parents=True, exist_ok=True)
     config = replace(base_config(data, seed, threads), bfloat16=bfloat16)
-    hardware = f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
-    write_json(runs / ABOUT, {"data": label, "hardware": hardware})
+    write_json(runs / ABOUT, {"data": label, "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores"})
     split = load_images(runs, data, config)
     float_run = runs / FLOAT_RUN
     # The float run has its own entry, which differs from that of the runs that start from it.
@@ -239,17 +245,22 @@ def checked_accuracy(model: SwitchableNetwork, assignment: Assignment, split: Sp
     return percent_correct(np.concatenate(predictions), split.test_labels)
 
 
+def float_stages(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the stages that end with a float network to use, and how many epochs each has."""
+    if config.get("float_annealed", True):
+        return {FLOAT: config["float_epochs"], COMPARE_FLOAT: config["float_epochs"] + config["joint_epochs"]}
+    # What joint training starts from is the middle of a schedule, and no network to use.
+    return {COMPARE_FLOAT: config["joint_epochs"]}
+
+
 def table_rows(runs: Path) -> list[dict[str, Any]]:
     """Return the rows of a folder of runs, with the float networks as rows of their own."""
     about = json.loads((runs / ABOUT).read_text())
     rows, accuracies = [], {}
     metrics = runs / FLOAT_RUN / METRICS_JSON
-    config = json.loads((metrics.parent / "config.json").read_text())
+    config = json.loads((metrics.parent / CONFIG).read_text())
     every_epoch, precision = config["float_epochs"] + config["joint_epochs"], told_precision(config)
-    epochs = {FLOAT: config["float_epochs"], COMPARE_FLOAT: every_epoch}
-    if not config.get("float_annealed", True):
-        # What joint training starts from is the middle of a schedule, and no network to use.
-        epochs = {COMPARE_FLOAT: config["joint_epochs"]}
+    epochs = float_stages(config)
     for entry in json.loads(metrics.read_text()):
         if entry["epoch"] == epochs.get(entry["stage"]):
             accuracies[entry["stage"]] = round(entry["accuracies"]["float32"], 2)
@@ -272,6 +283,30 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     return [{**row, **about, "float_accuracy": compared} for row in rows]
 
 
+def log(runs: Path, folder: Path) -> None:
+    """Copy what the rows of finished runs are made of, and the float networks, to a folder."""
+    for run in sorted(runs.iterdir()):
+        if run.name == FLOAT_RUN or (run / ROWS).is_file():
+            (folder / run.name).mkdir(parents=True, exist_ok=True)
+            for name in (CONFIG, METRICS_JSON, ROWS):
+                if (run / name).is_file():
+                    shutil.copyfile(run / name, folder / run.name / name)
+    shutil.copyfile(runs / ABOUT, folder / ABOUT)
+    tensors, content = load_state(runs / FLOAT_RUN / STATE)
+    epochs = {stage: sum(row["stage"] == stage for row in content["rows"]) for stage in (FLOAT, COMPARE_FLOAT)}
+    if epochs.items() >= float_stages(content["config"]).items():
+        # Nothing is left to train on.
+        tensors = {name: tensor for name, tensor in tensors.items() if "/optimizer." not in name}
+    about = {name: content[name] for name in ("config", "rows")}
+    save_state(folder / FLOAT_RUN / STATE, tensors, about)
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return all rows; of two of the same training, network and assignment the new one, in the place of the old."""
+    key = operator.itemgetter("data", "method", "network", "seed", "epochs", "assignment")
+    return list(({key(row): row for row in old} | {key(row): row for row in new}).values())
+
+
 def told(rows: list[dict[str, Any]]) -> str:
     """Return the table as text, accuracies in percent."""
     lines = []
@@ -292,7 +327,10 @@ def main() -> None:
     first, *others = RUNS
     names = [first, LONGER_FLOAT, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, action="append", required=True, metavar="FOLDER", help="may come twice")
+    parser.add_argument(
+        "--runs", type=Path, action="append", metavar="FOLDER", help="may come twice (default: the logged runs)"
+    )
+    parser.add_argument("--log", type=Path, metavar="FOLDER", help="copy logs and float networks of the last folder")
     parser.add_argument("--run", action="store_true", help="make the runs that are missing in the last folder")
     parser.add_argument("--data", default=DIGITS, help="digits, or a folder or archive of images by class")
     parser.add_argument("--label", help="what the table calls the data (default: as --data)")
@@ -305,6 +343,10 @@ def main() -> None:
         "--json", type=Path, default=TABLE, metavar="FILE", help="default benchmarks/training_table.json"
     )
     options = parser.parse_args()
+    if options.runs is None:
+        if options.run or options.log:
+            parser.error("runs are made in a folder, and logged from one: give it with --runs")
+        options.runs = sorted(LOGGED.iterdir())
     if options.run:
         label = options.label or Path(options.data).name
         torch.set_num_threads(options.threads)
@@ -318,10 +360,11 @@ def main() -> None:
             options.compared,
             options.bfloat16,
         )
+    if options.log:
+        log(options.runs[-1], options.log)
     rows = [row for runs in options.runs for row in table_rows(runs)]
     if options.json.is_file():
-        mine = {row["data"] for row in rows}
-        rows = [row for row in json.loads(options.json.read_text())["rows"] if row["data"] not in mine] + rows
+        rows = merged(json.loads(options.json.read_text())["rows"], rows)
     write_json(options.json, {"rows": rows})
     print(told(rows))
 

@@ -55,8 +55,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--block-replacement", type=float, metavar="WEIGHT", help="guidance by the float network's blocks, from 0"
     )
     parser.add_argument(
+        "--alrs-decay", type=float, metavar="RATE", help="of ALRS: scales of a narrower width learn RATE times as fast"
+    )
+    parser.add_argument(
         "--bfloat16", action="store_const", const=True, help="train with convolutions in bfloat16, where the CPU has it"
     )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where PyTorch trains: cpu (default) or cuda")
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

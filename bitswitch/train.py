@@ -57,7 +57,7 @@ def _train_folds(options: argparse.Namespace) -> Result:
         counted[model] = counted.get(model, 0) + int((predictions == labels).sum())
 
     for fold in range(options.folds):
-        trained = train_network(replace(first, fold=fold), progress=True)
+        trained = train_network(replace(first, fold=fold), progress=True, device=options.device)
         labels = trained.split.test_labels
         images += len(labels)
         count("float32", "torch", trained.float_predictions, labels)
@@ -107,7 +107,7 @@ def _training_config(options: argparse.Namespace) -> Any:
         for name in (
             *("widths", "method", "seed", "float_epochs", "joint_epochs"),
             *("data", "data_path", "architecture", "self_distillation", "block_replacement", "budget_of", "budget"),
-            "bfloat16",
+            *("alrs_decay", "bfloat16"),
         )
         if getattr(options, name, None) is not None
     }
@@ -120,7 +120,7 @@ def train_checkpoint(options: argparse.Namespace, checkpoint: Path) -> Any:
     """Train as the options say, into a checkpoint."""
     from quant.train import train_network
 
-    # Only the verb train has a run to resume.
+    # Only the verb train has a run to resume, and a choice of device.
     resume = getattr(options, "resume", None)
     return train_network(
         _training_config(options),
@@ -128,4 +128,5 @@ def train_checkpoint(options: argparse.Namespace, checkpoint: Path) -> Any:
         progress=True,
         run_directory=None if resume is None else options.out,
         resume=bool(resume),
+        device=getattr(options, "device", "cpu"),
     )

@@ -17,7 +17,7 @@ from hwsim.whole_file import write_bytes
 from quant import models
 from quant.convert import prepare
 from quant.methods import DOUBLE_ROUNDING
-from quant.switchable import SwitchableNetwork, Widths
+from quant.switchable import SwitchableNetwork, Widths, set_width
 
 CHECKPOINT_FORMAT = "bitswitch checkpoint"
 CHECKPOINT_VERSION = 1
@@ -83,14 +83,15 @@ def save_checkpoint(
     write_bytes(path, data)
 
 
-def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, own_model: nn.Module | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
     ----------
     path : Path
-    float_model : nn.Module, optional
-        The user's own model, for an architecture that is not in the catalog.
+    own_model : nn.Module, optional
+        For an architecture that is not in the catalog: the user's float model, which is prepared; or a network made by
+        :func:`quant.assemble.assemble`, which takes the checkpoint's values itself.
 
     Raises
     ------
@@ -117,16 +118,26 @@ def load_checkpoint(path: Path, float_model: nn.Module | None = None) -> Checkpo
             raise ValueError(f"checkpoint {path} must have {key} {expected}, not {metadata.get(key)!r}")
     architecture = metadata["architecture"]
     # Checkpoints from before there were other methods do not say.
-    method = metadata.get("method", DOUBLE_ROUNDING)
-    start = float_model if float_model is not None else models.build(architecture)
-    model = prepare(start, method, tuple(metadata["widths"]))
+    method, widths = metadata.get("method", DOUBLE_ROUNDING), tuple(metadata["widths"])
+    if isinstance(own_model, SwitchableNetwork):
+        model = own_model
+        if (model.method, model.width_set.widths) != (method, widths):
+            raise ValueError(
+                f"checkpoint {path} is of {method} at widths {widths}, and the network is of {model.method} at widths "
+                f"{model.width_set.widths}"
+            )
+    else:
+        model = prepare(own_model if own_model is not None else models.build(architecture), method, widths)
     difference = _difference(model.state_dict(), state)
     if difference:
         raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {difference}")
     model.load_state_dict(state)
     model.learned = {name: Widths(**widths) for name, widths in metadata.get("learned", {}).items()}
     return Checkpoint(
-        model=model.eval(), architecture=architecture, config=metadata["config"], results=metadata["results"]
+        model=set_width(model, model.width_set.highest).eval(),
+        architecture=architecture,
+        config=metadata["config"],
+        results=metadata["results"],
     )
 
 

@@ -49,8 +49,8 @@ def _in_format(batch: Tensor, config: TrainingConfig) -> Tensor:
     return batch.contiguous(memory_format=_memory_format(config))
 
 
-def _precision(config: TrainingConfig) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16)
+def _precision(config: TrainingConfig, images: Tensor) -> torch.autocast:
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=config.bfloat16)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class FloatTraining:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, self.schedule_epochs * per_epoch, per_epoch)
             batch, targets = distributed.share(batch), distributed.share(targets)
-            with _precision(config):
+            with _precision(config, images):
                 logits = self.model(_in_format(batch * IMAGE_SCALE, config))
             loss = F.cross_entropy(logits.float(), targets)
             self.optimizer.zero_grad(set_to_none=True)
@@ -224,8 +224,9 @@ class JointTraining:
         if config.block_replacement > 0:
             pass_loss = BlockReplacement(model, partner, config.block_replacement, generator)
         initialise_scales(model, images[:512])
-        # The kernels take a BatchNorm's statistics over the images of their own process.
-        model.fused = config.channels_last and fused.available() and distributed.processes() == 1
+        # The kernels are the CPU's, and take a BatchNorm's statistics over the images of their own process.
+        on_cpu = images.device.type == "cpu"
+        model.fused = config.channels_last and on_cpu and fused.available() and distributed.processes() == 1
         distillation = None
         if config.self_distillation > 0:
             classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
@@ -298,7 +299,7 @@ class JointTraining:
             rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
             targets = classes if self.distillation is None else self.distillation.targets(indices)
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
-            with _precision(config):
+            with _precision(config, images):
                 own = _in_format(distributed.share(batch), config)
                 losses = self.step.run(own, distributed.share(targets), *rates)
             mean = sum(losses.values()) / len(losses)

@@ -29,6 +29,8 @@ from quant.steps import uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
+CPU = "cpu"
+
 PREDICTED_TOGETHER = 500
 """Images of one forward pass without gradients; bounds the memory it takes."""
 
@@ -120,6 +122,7 @@ def train_network(
     resume: bool = False,
     float_run: Path | None = None,
     split: data.Split | None = None,
+    device: str = CPU,
 ) -> TrainingResult:
     """Train a network for a width set with the configuration's method, and test it at every width.
 
@@ -139,12 +142,15 @@ def train_network(
         Run directory of :func:`train_float`, whose float networks are taken instead of training them again.
     split : Split, optional
         The images, if they are loaded already.
+    device : str
+        Where PyTorch trains, such as ``cuda``. Only on the CPU do results repeat to the same bits, the kernels of
+        ``quant.fused`` run, and several processes train together.
 
     Raises
     ------
     ValueError
-        If the data or the configuration cannot be used, the loss is not finite any more, a run to resume was made
-        with another configuration, or the float run is not complete or was made with other float training.
+        If the data, the configuration or the device cannot be used, the loss is not finite any more, a run to resume
+        was made with another configuration, or the float run is not complete or was made with other float training.
     """
     config = config if config is not None else TrainingConfig()
     if resume and run_directory is None:
@@ -152,13 +158,14 @@ def train_network(
     _check_method(config)
     floats = None if float_run is None else FloatRun(float_run, config)
     with _threads(config.threads), distributed.group():
+        place = _usable(device)
         distributed.check(config.batch_size)
         # One process writes, and says how far it is.
         leads = distributed.rank() == 0
         progress, checkpoint = progress and leads, checkpoint if leads else None
         run = None if run_directory is None else RunDirectory(run_directory, config, resume, writes=leads)
         split = split if split is not None else load_split(config, progress)
-        stages = _Stages(config, split, run, floats, progress)
+        stages = _Stages(config, split, run, floats, progress, place)
         return _train_network(stages, checkpoint)
 
 
@@ -178,6 +185,7 @@ def train_float(
     *,
     progress: bool = True,
     split: data.Split | None = None,
+    device: str = CPU,
 ) -> None:
     """Train, or go on training, float networks of a configuration, for :func:`train_network` to start from.
 
@@ -194,9 +202,22 @@ def train_float(
     run = RunDirectory(run_directory, config, resume=True, entries=COMPARED_ENTRIES)
     with _threads(config.threads):
         split = split if split is not None else load_split(config, progress)
-        work = _Stages(config, split, run, None, progress)
+        work = _Stages(config, split, run, None, progress, _usable(device))
         for stage in stages:
             work.trained_float(stage)
+
+
+def _usable(device: str) -> torch.device:
+    """Return the device, or raise ``ValueError`` if this PyTorch cannot train there."""
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        told = str(error).strip().split("\n")[0]
+        raise ValueError(f"the device must be one that this PyTorch can use, not {device!r}: {told}") from error
+    if place.type != CPU and distributed.processes() > 1:
+        raise ValueError(f"several processes train together on the CPU only, not on {device!r}")
+    return place
 
 
 @contextmanager
@@ -228,10 +249,12 @@ class _Stages:
         run: RunDirectory | None,
         floats: FloatRun | None,
         progress: bool,
+        device: torch.device,
     ) -> None:
         self.config, self.split, self.run, self.floats, self.progress = config, split, run, floats, progress
-        self.images, self.labels = torch.from_numpy(split.train_images), torch.from_numpy(split.train_labels)
-        self.test_images = torch.from_numpy(split.test_images)
+        self.device = device
+        arrays = (split.train_images, split.train_labels, split.test_images)
+        self.images, self.labels, self.test_images = (torch.from_numpy(array).to(device) for array in arrays)
         self.seconds: dict[str, float] = {}
         self.float_states: dict[str, Mapping[str, Tensor]] = {}
         expected = getattr(models.build(config.architecture), "image_shape", None)
@@ -268,7 +291,7 @@ class _Stages:
         """Return the float network of the stage ``float`` or ``compare_float``."""
         config = self.config
         torch.manual_seed(config.seed)
-        model = models.build(config.architecture)
+        model = models.build(config.architecture).to(self.device)
         compared = stage == COMPARE_FLOAT
         training = _float_training(model, config, compared)
         if self.floats is not None:

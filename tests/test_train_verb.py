@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_path: Path) -> None:
     words = "--data cifar10 --data-path x.tar.gz --method any-precision --widths 8,2 --self-distillation 0.7 --resume"
-    words += " --bfloat16"
+    words += " --bfloat16 --alrs-decay 0.25 --device cuda"
     assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
     config = asked["config"]
     assert (config.architecture, config.data, config.data_path, config.flip) == (
@@ -36,6 +36,7 @@ def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_
     )
     assert (config.method, config.widths.widths, config.self_distillation) == ("any-precision", (8, 2), 0.7)
     assert config.bfloat16 and config.channels_last
+    assert config.alrs_decay == 0.25 and asked["device"] == "cuda"
     assert asked["resume"] and asked["run_directory"] == tmp_path
 
 
@@ -43,7 +44,7 @@ def test_a_plain_run_is_that_of_the_digits_and_starts_over(asked: dict[str, Any]
     from quant.train import TrainingConfig
 
     assert bitswitch.main(["train", "--out", str(tmp_path)]) == bitswitch.REFUSED
-    assert asked["config"] == TrainingConfig() and not asked["resume"]
+    assert asked["config"] == TrainingConfig() and not asked["resume"] and asked["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,7 @@ def test_a_plain_run_is_that_of_the_digits_and_starts_over(asked: dict[str, Any]
         ("--method hasb --budget 1", "a budget of average-width must be at least 2 here, with every layer at its"),
         ("--method hasb --budget-of cycles", "a budget of cycles must be at least 3454 here, with every layer at its"),
         ("--method sdq --budget-of cycles", "sdq searches for an average-width, not for cycles"),
+        ("--device abacus", "the device must be one that this PyTorch can use, not 'abacus': "),
         ("--self-distillation 2", "self_distillation must be 0 .. 1, not 2.0"),
         ("--data images --data-path none --model resnet20", "none is neither a folder nor a tar archive of images"),
     ],

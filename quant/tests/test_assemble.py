@@ -11,6 +11,7 @@ from hwsim.precision import WidthSet
 from hwsim.requantize import build_requantizers
 from quant import data
 from quant.assemble import assemble
+from quant.checkpoint import load_checkpoint, save_checkpoint
 from quant.convert import prepare
 from quant.deploy import deployed_forward
 from quant.epochs import JointTraining
@@ -24,7 +25,7 @@ from quant.layers import (
     SkipQuantizer,
     SwitchableBatchNorm,
 )
-from quant.switchable import SwitchableNetwork, Wiring
+from quant.switchable import SwitchableNetwork, Wiring, set_width
 from quant.tests.conftest import small_model
 from quant.train import TrainingConfig
 
@@ -130,6 +131,27 @@ def test_it_trains_as_what_prepare_makes_of_the_same_structure():
     states = [network.state_dict() for network in networks]
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_checkpoint_comes_back_into_a_network_assembled_in_the_same_way(tmp_path):
+    def network(widths=WIDTHS):
+        return assemble(by_hand(), WIRING, widths, (1, 8, 8))
+
+    first, second = network(), network()
+    JointTraining.begin(first, *digits(32), CONFIG).run_epoch(*digits(32), 0)
+    save_checkpoint(first, tmp_path / "own.safetensors", architecture="by hand")
+    assert load_checkpoint(tmp_path / "own.safetensors", set_width(second, WIDTHS[-1])).model is second
+    assert second.widths == set_width(first, WIDTHS[0]).widths
+    images = digits(32)[0]
+    assert torch.equal(first.eval()(images), second(images))
+
+
+def test_a_checkpoint_of_other_widths_does_not_go_into_an_assembled_network(tmp_path):
+    model = assemble(by_hand(), WIRING, WIDTHS, (1, 8, 8))
+    save_checkpoint(model, tmp_path / "own.safetensors", architecture="by hand")
+    model.method = "truncation-ready"
+    with pytest.raises(ValueError, match=r"is of double-rounding at widths .* and the network is of truncation-ready"):
+        load_checkpoint(tmp_path / "own.safetensors", model)
 
 
 NOT_ADDED = convolution(1, 4, batch_norm=SwitchableBatchNorm(4, (8,)))
