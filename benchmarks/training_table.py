@@ -362,7 +362,13 @@ def main() -> None:
         )
     if options.log:
         log(options.runs[-1], options.log)
-    rows = [row for runs in options.runs for row in table_rows(runs)]
+    rows = []
+    for runs in options.runs:
+        found = table_rows(runs)
+        if any(row["float_accuracy"] is None for row in found):
+            say(f"{runs}: no rows before there is the float network of all epochs, to compare with")
+        else:
+            rows += found
     if options.json.is_file():
         rows = merged(json.loads(options.json.read_text())["rows"], rows)
     write_json(options.json, {"rows": rows})

@@ -101,6 +101,17 @@ def test_the_table_has_the_rows_of_the_logged_runs(tmp_path: Path, monkeypatch: 
     assert table.read_text() == training_table.TABLE.read_text()
 
 
+def test_runs_without_a_float_network_to_compare_with_have_no_rows_yet(
+    runs: Path, tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(runs / training_table.FLOAT_RUN)
+    train_float(config_of(), runs / training_table.FLOAT_RUN, (FLOAT,), progress=False, split=split)
+    monkeypatch.setattr("sys.argv", ["training_table.py", "--runs", str(runs), "--json", str(tmp_path / "table.json")])
+    training_table.main()
+    assert json.loads((tmp_path / "table.json").read_text()) == {"rows": []}
+    assert "no rows before there is the float network of all epochs" in capsys.readouterr().err
+
+
 def test_a_row_that_is_measured_again_takes_the_place_of_the_old_one() -> None:
     rows = [ROW | {"data": "digits"}, ROW | {"data": "digits", "assignment": "W4A4"}]
     again, other = rows[0] | {"accuracy": 99.0}, rows[0] | {"seed": 1}
