@@ -13,7 +13,8 @@ code that differs is an error.
 A run that was interrupted goes on from its last epoch. Once the first float network is there, several processes can
 make different runs in one folder (``--only``). ``--data`` is a folder or tar archive of images by class, or
 ``digits``; decoded images are kept in FOLDER. Rows that no given folder has stay in the table as they are.
-A copy of a folder of logged runs is one to make further runs in, from the same float network.
+A copy of a folder of logged runs is one to make further runs in, from the same float network; a run there that has a
+checkpoint and no rows is measured again, not trained.
 """
 
 from __future__ import annotations

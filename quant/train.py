@@ -193,6 +193,8 @@ def train_float(
     ----------
     stages : sequence of str
         ``float``, the network to start from, and ``compare_float``, the one to compare with.
+    device : str
+        As for :func:`train_network`.
 
     Raises
     ------

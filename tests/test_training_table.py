@@ -28,13 +28,10 @@ def config_of(**changes: Any) -> TrainingConfig:
     return replace(PRESETS[DIGITS], **few, **changes)
 
 
-def some(split: Split, count: int) -> Split:
-    return replace(split, train_images=split.train_images[:count], train_labels=split.train_labels[:count])
-
-
 @pytest.fixture
 def split() -> Split:
-    return some(training_table.load_images(Path(), DIGITS, config_of()), 128)
+    split = training_table.load_images(Path(), DIGITS, config_of())
+    return replace(split, train_images=split.train_images[:128], train_labels=split.train_labels[:128])
 
 
 @pytest.fixture

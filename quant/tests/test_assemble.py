@@ -134,10 +134,7 @@ def test_it_trains_as_what_prepare_makes_of_the_same_structure():
 
 
 def test_a_checkpoint_comes_back_into_a_network_assembled_in_the_same_way(tmp_path):
-    def network(widths=WIDTHS):
-        return assemble(by_hand(), WIRING, widths, (1, 8, 8))
-
-    first, second = network(), network()
+    first, second = (assemble(by_hand(), WIRING, WIDTHS, (1, 8, 8)) for _ in range(2))
     JointTraining.begin(first, *digits(32), CONFIG).run_epoch(*digits(32), 0)
     save_checkpoint(first, tmp_path / "own.safetensors", architecture="by hand")
     assert load_checkpoint(tmp_path / "own.safetensors", set_width(second, WIDTHS[-1])).model is second
