@@ -1,7 +1,6 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -160,16 +159,21 @@ def test_layers_that_lose_little_are_pressed_most():
 
 @pytest.fixture(scope="module")
 def learnt():
-    """A float network that knows some digits; its first residual branch is switched off."""
+    """A float network that knows the digits without its first residual branch, which is switched off."""
     torch.set_num_threads(1)
     images, labels = (torch.from_numpy(array[:640]) for array in data.load_digits())
-    config = TrainingConfig(method="sdq", float_epochs=6, joint_epochs=6, batch_size=32, compare_float=False)
+    config = TrainingConfig(
+        method="sdq", float_epochs=8, joint_epochs=12, batch_size=16, learning_rate=0.02, shift_pixels=0,
+        compare_float=False,
+    )  # fmt: skip
     model = small_model()
-    floats = FloatTraining.begin(model, config, 6)
-    for epoch in range(6):
-        floats.run_epoch(images, labels, epoch)
-    with torch.no_grad():
-        model.blocks[0].norm2.weight.zero_()
+    branch = model.blocks[0].norm2.weight.requires_grad_(False).zero_()
+    floats = FloatTraining.begin(model, config, config.float_epochs)
+    for epoch in range(config.float_epochs):
+        loss = floats.run_epoch(images, labels, epoch).mean
+    # Else no layer would be a sensitive one.
+    assert loss < 0.6
+    branch.requires_grad_(True)
     return model, images, labels, config
 
 
@@ -178,19 +182,18 @@ def test_insensitive_layers_lose_their_bits_to_sensitive_ones(learnt):
     # Weights stand still, so that the branch that is switched off remains so.
     config = replace(config, joint_learning_rate=1e-9, scale_learning_rate=1e-9)
     run = JointTraining.begin(prepare(copy.deepcopy(model), "sdq", config.widths), images, labels, config)
-    for epoch in range(3):
+    for epoch in range(config.joint_epochs // 2):
         run.run_epoch(images, labels, epoch)
     search = run.step._search
     bits = dict(zip(search.layers, search.bits.tolist(), strict=True))
     off = [bits.pop("blocks.0.conv1"), bits.pop("blocks.0.conv2")]
-    # Of the mean: which single layer gets how much depends on the last bits of the training before.
-    assert np.mean(off) + 0.5 < np.mean(list(bits.values())), (off, bits)
+    assert max(off) + 1 < min(bits.values()), (off, bits)
 
 
 def test_the_learned_widths_of_a_trained_network_are_mixed(learnt):
     model, images, labels, config = learnt
     run = JointTraining.begin(prepare(copy.deepcopy(model), "sdq", config.widths), images, labels, config)
-    for epoch in range(6):
+    for epoch in range(config.joint_epochs):
         run.run_epoch(images, labels, epoch)
     run.finish()
     (assignment,) = learned_assignments(export_network(run.model))
