@@ -59,6 +59,16 @@ def _as_stored(context, value, bits, like):
     return like(types.float32, types.uint16, like), generate
 
 
+@intrinsic
+def _floor(context, value):
+    """The largest whole float32 that is no larger: an instruction, which is vectorised; numpy's is a call."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.call(builder.module.declare_intrinsic("llvm.floor", [ir.FloatType()]), arguments)
+
+    return types.float32(types.float32), generate
+
+
 @_njit(inline="always")
 def _narrow(value, like):
     """``value`` as ``like`` is stored: float32, or the bits of the nearest bfloat16, ties to even."""
@@ -70,10 +80,7 @@ def _narrow(value, like):
 @_njit(inline="always")
 def _code(value, scale, low, high):
     """``clamp(floor(value / scale + 1/2), low, high)``, float32."""
-    shifted = min(max(value / scale + np.float32(0.5), low), high)
-    # The conversion truncates; it is vectorised, and a call of floor is not.
-    whole = np.float32(np.int32(shifted))
-    return whole - np.float32(whole > shifted)
+    return _floor(min(max(value / scale + np.float32(0.5), low), high))
 
 
 @intrinsic
@@ -205,7 +212,7 @@ def store(
 
 @_njit(inline="always")
 def _inside(value, low, high):
-    return np.float32((value >= low) & (value <= high))
+    return np.float32(1) if (value >= low) & (value <= high) else np.float32(0)
 
 
 @_njit
@@ -311,9 +318,7 @@ def _switched(code, shift, floors, high):
     if shift == 0:
         return code
     half = np.float32(0) if floors else np.float32(1 << (shift - 1))
-    scaled = (code + half) * np.float32(1 / (1 << shift))
-    whole = np.float32(np.int32(scaled))
-    return min(whole - np.float32(whole > scaled), high)
+    return min(_floor((code + half) * np.float32(1 / (1 << shift))), high)
 
 
 @_njit

@@ -38,7 +38,7 @@ def test_codes_are_those_of_the_plain_operator(low, high):
     "change",
     [
         ("value / scale + np.float32(0.5), low)", "value / scale, low)"),
-        ("return whole - np.float32(whole > shifted)\n\n\n@intrinsic", "return whole\n\n\n@intrinsic"),
+        ("return _floor(min(max(value", "return (min(max(value"),
         ("min(max(value / scale + np.float32(0.5), low), high)", "max(value / scale + np.float32(0.5), low)"),
     ],
 )
@@ -214,7 +214,13 @@ def test_weights_are_those_of_the_plain_operator(stored_bits, bits, rule, layout
 
 
 def test_a_wrong_switch_is_caught(monkeypatch):
-    changes = [("(code + half)", "code"), ("min(whole - np.float32(whole > scaled), high)", "whole")]
+    changes = [
+        ("(code + half)", "code"),
+        (
+            "min(_floor((code + half) * np.float32(1 / (1 << shift))), high)",
+            "_floor((code + half) * np.float32(1 / (1 << shift)))",
+        ),
+    ]
     weight, scale = weights_of("outermost")
     plain = functional.double_rounding(weight, scale, 8, 4)
     for change in changes:
