@@ -34,12 +34,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer what :func:`optimizer_tensors` returned."""
+    """Give an optimizer what :func:`optimizer_tensors` returned, laid out in memory as its parameters are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for full_name, tensor in tensors.items():
         if full_name.startswith(prefix):
             number, _, name = full_name.removeprefix(prefix).partition(".")
-            value = tensor.item() if name.endswith(_NUMBER) else tensor.clone()
+            parameter = parameters[int(number)]
+            value: Tensor | float
+            if name.endswith(_NUMBER):
+                value = tensor.item()
+            elif tensor.shape == parameter.shape:
+                # Files have rows outermost, and torch's fused Adam takes memory as it comes.
+                value = torch.empty_like(parameter, requires_grad=False, dtype=tensor.dtype).copy_(tensor)
+            else:
+                value = tensor.clone()
             state.setdefault(int(number), {})[name.removesuffix(_NUMBER)] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -55,7 +55,13 @@ def interrupt_after(monkeypatch, count):
         monkeypatch.setattr(stage, "run_epoch", interrupted(stage.run_epoch))
 
 
-def test_a_run_interrupted_in_every_stage_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"channels_last": True}, {"channels_last": True, "bfloat16": True, "optimizer": "sgd"}],
+    ids=["as it comes", "channels last", "channels last in bfloat16, sgd"],
+)
+def test_a_run_interrupted_in_every_stage_ends_with_the_same_bits(tiny, tmp_path, monkeypatch, changes):
+    tiny = dataclasses.replace(tiny, **changes)
     whole = train_network(tiny, progress=False, run_directory=tmp_path / "whole")
     # 1 of 2 epochs of the float network, 1 of 2 jointly, 1 of 4 of the float network to compare.
     for more, done in ((1, 1), (2, 3), (2, 5)):
@@ -245,10 +251,22 @@ def test_runs_that_kept_only_mean_losses_go_on(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimizer": "sgd"}, {"joint_optimizer": "sgd"}, {"channels_last": True}, {"bfloat16": True}]
+    "changes",
+    [
+        {"optimizer": "sgd", "learning_rate": 0.1},
+        {"joint_optimizer": "sgd"},
+        {"channels_last": True},
+        {"bfloat16": True},
+    ],
 )
-def test_other_ways_to_train_learn_the_same(tiny, changes):
-    short = dataclasses.replace(tiny, float_epochs=1, compare_float=False, learning_rate=0.02, **changes)
-    result = train_network(short, progress=False)
+def test_other_ways_to_train_learn_too(tiny, tmp_path, changes):
+    longer = dataclasses.replace(
+        tiny, float_epochs=10, joint_epochs=6, batch_size=8, shift_pixels=0, joint_learning_rate=0.01,
+        self_distillation=0.0, block_replacement=0.0, compare_float=False, **{"learning_rate": 0.02, **changes},
+    )  # fmt: skip
+    result = train_network(longer, progress=False, run_directory=tmp_path)
     assert all(value.dtype != torch.bfloat16 for value in result.model.state_dict().values())
-    assert result.seconds["joint"] > 0 and set(result.accuracies) == {8, 2}
+    assert set(result.accuracies) == {8, 2}
+    rows = json.loads((tmp_path / "metrics.json").read_text())
+    losses = {stage: [row["loss"] for row in rows if row["stage"] == stage] for stage in ("float", "joint")}
+    assert losses["float"][-1] < 0.8 * losses["float"][0] and losses["joint"][-1] < 0.9 * losses["joint"][0], losses
