@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quant.data import Split
+from quant.tar_archive import files_of
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
@@ -54,7 +54,7 @@ def load_cifar10(path: Path) -> Split:
     Raises
     ------
     ValueError
-        If there is no such file, or a file of it is missing or not made of records of 3,073 bytes.
+        If there is no such file, it is damaged, or a file of it is missing or not made of records of 3,073 bytes.
     """
     train, test = _read(Path(path), TRAIN_MEMBERS), _read(Path(path), TEST_MEMBERS)
     return Split(
@@ -70,15 +70,8 @@ def _read(path: Path, members: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDAr
     if path.is_dir():
         found = {file.name: file.read_bytes() for file in sorted(path.rglob("*.bin")) if file.name in members}
     elif path.is_file():
-        found = {}
-        try:
-            with tarfile.open(path) as archive:
-                for entry in archive:
-                    file = archive.extractfile(entry) if Path(entry.name).name in members else None
-                    if file is not None:
-                        found[Path(entry.name).name] = file.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is damaged or no tar archive: {error}") from error
+        wanted = files_of(path, lambda name: PurePosixPath(name).name in members)
+        found = {PurePosixPath(name).name: content for name, content in wanted}
     else:
         raise ValueError(f"{path} is neither the CIFAR-10 binary archive nor a folder of its files")
     records = []

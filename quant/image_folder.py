@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from quant.data import Split
+from quant.tar_archive import files_of
 
 PARTS = ("train", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm")
@@ -32,8 +32,8 @@ def load_images(path: Path) -> Split:
     Raises
     ------
     ValueError
-        If there is no such file, ``train`` or ``test`` has no image, the two have other classes, or an image cannot be
-        read or has another size than the others; the message names it.
+        If there is no such file, it is damaged, ``train`` or ``test`` has no image, the two have other classes, or an
+        image is there twice, cannot be read or has another size than the others; the message names it.
     """
     path = Path(path)
     if not path.exists():
@@ -41,14 +41,14 @@ def load_images(path: Path) -> Split:
     parts: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {part: {} for part in PARTS}
     first: tuple[str, tuple[int, ...]] | None = None
     for name, content in _files(path):
-        place = PurePosixPath(name).parts
-        if len(place) < 3 or place[-3] not in PARTS or not place[-1].lower().endswith(SUFFIXES):
-            continue
+        part, label, file = PurePosixPath(name).parts[-3:]
         image = _decode(content, f"{path}: {name}")
         first = first if first is not None else (name, image.shape)
         if image.shape != first[1]:
             raise ValueError(f"{path}: {name} must have shape {first[1]} as {first[0]} has, not {image.shape}")
-        parts[place[-3]][place[-2], place[-1]] = image
+        if (label, file) in parts[part]:
+            raise ValueError(f"{path} must hold one image {part}/{label}/{file}, and {name} is another one")
+        parts[part][label, file] = image
     for part in PARTS:
         if not parts[part]:
             raise ValueError(f"{path} must hold images as {part}/<class>/<image>, and has none")
@@ -71,19 +71,18 @@ def load_images(path: Path) -> Split:
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.is_dir():
-        for file in path.rglob("*"):
-            if file.is_file():
-                yield file.relative_to(path).as_posix(), file.read_bytes()
+    if not path.is_dir():
+        yield from files_of(path, _is_image)
         return
-    try:
-        with tarfile.open(path) as archive:
-            for entry in archive:
-                content = archive.extractfile(entry)
-                if content is not None:
-                    yield entry.name, content.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no tar archive: {error}") from error
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        if _is_image(name) and file.is_file():
+            yield name, file.read_bytes()
+
+
+def _is_image(name: str) -> bool:
+    place = PurePosixPath(name).parts
+    return len(place) >= 3 and place[-3] in PARTS and place[-1].lower().endswith(SUFFIXES)
 
 
 def _decode(content: bytes, where: str) -> NDArray[np.uint8]:

@@ -58,6 +58,12 @@ def test_images_come_by_class(tmp_path, packed):
     assert set(tested) == {(3, 0, 13), (4, 1, 10)}
 
 
+def test_an_image_is_there_once(tmp_path):
+    twice = {name.replace("photos", "more"): content for name, content in FILES.items()}
+    with pytest.raises(ValueError, match=r"must hold one image t\w+/\w+/\w.\w+, and \w+/.* is another one"):
+        load_images(folder(tmp_path, FILES | twice))
+
+
 def test_grey_images_have_one_channel_and_classes_are_mixed(tmp_path):
     files = {
         f"{part}/{label}/{index:02}.png": png(index, (2, 2), "L")
