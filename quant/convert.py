@@ -204,7 +204,7 @@ class _Converter:
         module = self.graph.get_submodule(str(node.target))
         where = self.where(node)
         if isinstance(module, nn.Identity):
-            self.values[node] = self.value(node.args[0], node)
+            self.values[node] = self.value(self.source(node), node)
         elif isinstance(module, nn.Conv2d):
             self.add_conv(node, module, where)
         elif isinstance(module, nn.Linear):
@@ -215,9 +215,17 @@ class _Converter:
             self.add_relu(node, where)
         elif isinstance(module, nn.MaxPool2d):
             options = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-            self.add_max_pool(node, where, *options)
+            self.add_max_pool(node, where, *options, module.return_indices)
         elif isinstance(module, nn.AvgPool2d):
-            self.add_average_pool(node, where, module.kernel_size, module.stride, module.padding, module.ceil_mode)
+            self.add_average_pool(
+                node,
+                where,
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                module.ceil_mode,
+                module.divisor_override,
+            )
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             self.add_global_pool(node, where, module.output_size)
         elif isinstance(module, nn.Flatten):
@@ -241,13 +249,15 @@ class _Converter:
             kernel = self.argument(node, 1, "kernel_size", None)
             stride = self.argument(node, 2, "stride", None)
             padding, ceil_mode = self.argument(node, 3, "padding", 0), self.argument(node, 4, "ceil_mode", False)
-            self.add_average_pool(node, where, kernel, stride or kernel, padding, ceil_mode)
+            divisor = self.argument(node, 6, "divisor_override", None)
+            self.add_average_pool(node, where, kernel, stride or kernel, padding, ceil_mode, divisor)
         elif node.target in MAX_POOL_FUNCTIONS:
             kernel = self.argument(node, 1, "kernel_size", None)
             stride = self.argument(node, 2, "stride", None)
             padding, dilation = self.argument(node, 3, "padding", 0), self.argument(node, 4, "dilation", 1)
             ceil_mode = self.argument(node, 5, "ceil_mode", False)
-            self.add_max_pool(node, where, kernel, stride or kernel, padding, dilation, ceil_mode)
+            indices = self.argument(node, 6, "return_indices", False)
+            self.add_max_pool(node, where, kernel, stride or kernel, padding, dilation, ceil_mode, indices)
         elif node.target in (getattr, operator.getitem, operator.mul):
             self.skip_size(node, where)
         else:
@@ -264,7 +274,7 @@ class _Converter:
         elif node.target == "mean":
             self.add_mean(node, where)
         elif node.target in ("contiguous", "clone"):
-            self.values[node] = self.value(node.args[0], node)
+            self.values[node] = self.value(self.source(node), node)
         elif node.target == "size":
             self.skip_size(node, where)
         else:
@@ -290,6 +300,13 @@ class _Converter:
     def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
         """Return an argument of a function call by position or name."""
         return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """Return the tensor that a call reads, its first argument or the one called ``input``."""
+        source = self.argument(node, 0, "input", None)
+        if not isinstance(source, fx.Node):
+            raise UnsupportedModelError(f"{self.where(node)}: its input must be a tensor of the network")
+        return source
 
     def skip_size(self, node: fx.Node, where: str) -> None:
         """Pass over arithmetic on sizes, which only feeds a reshape."""
@@ -361,17 +378,15 @@ class _Converter:
     def add_weights(
         self, node: fx.Node, module: nn.Module, kind: str, where: str, stride: int = 1, padding: int = 0
     ) -> None:
-        source = node.args[0]
-        if kind == "linear":
-            assert isinstance(source, fx.Node)
-            if len(_shape(source)) != 2:
-                raise UnsupportedModelError(f"{where}: its input must be flattened, not of shape {_shape(source)}")
+        source = self.source(node)
+        if kind == "linear" and len(_shape(source)) != 2:
+            raise UnsupportedModelError(f"{where}: its input must be flattened, not of shape {_shape(source)}")
         name = str(node.target)
         draft = _Draft(name, module, self.stored_input(source, node), kind, stride=stride, padding=padding)
         self.new(node, name, draft)
 
     def add_batch_norm(self, node: fx.Node, module: nn.BatchNorm1d | nn.BatchNorm2d, where: str) -> None:
-        draft = self.open_draft(node.args[0], node, "BatchNorm")
+        draft = self.open_draft(self.source(node), node, "BatchNorm")
         if draft.batch_norm is not None or draft.skip is not None:
             raise UnsupportedModelError(f"{where}: must follow a convolution or linear layer directly")
         if not module.affine or not module.track_running_stats:
@@ -380,7 +395,7 @@ class _Converter:
         self.values[node] = draft
 
     def add_relu(self, node: fx.Node, where: str) -> None:
-        draft = self.open_draft(node.args[0], node, "ReLU")
+        draft = self.open_draft(self.source(node), node, "ReLU")
         draft.relu = True
         self.values[node] = draft
 
@@ -426,11 +441,19 @@ class _Converter:
         return str(node.target) if node.op == "call_module" else node.name
 
     def add_max_pool(
-        self, node: fx.Node, where: str, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
+        self,
+        node: fx.Node,
+        where: str,
+        kernel: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        ceil_mode: Any,
+        return_indices: Any,
     ) -> None:
-        if ceil_mode or _square(dilation, where, "dilation") != 1:
-            raise UnsupportedModelError(f"{where}: ceil_mode and dilation are not supported")
-        name, source = self.pool_name(node), self.stored_input(node.args[0], node)
+        if ceil_mode or return_indices or _square(dilation, where, "dilation") != 1:
+            raise UnsupportedModelError(f"{where}: ceil_mode, return_indices and dilation are not supported")
+        name, source = self.pool_name(node), self.stored_input(self.source(node), node)
         if source == IMAGE:
             raise UnsupportedModelError(f"{where}: the image must be read by a convolution or linear layer first")
         draft = _Draft(name, None, source, "max_pool", kernel=_pair(kernel), stored=True)
@@ -439,11 +462,13 @@ class _Converter:
         self.layers.append(draft)
 
     def add_average_pool(
-        self, node: fx.Node, where: str, kernel: Any, stride: Any, padding: Any, ceil_mode: Any
+        self, node: fx.Node, where: str, kernel: Any, stride: Any, padding: Any, ceil_mode: Any, divisor: Any
     ) -> None:
         if ceil_mode or _square(padding, where, "padding") != 0:
             raise UnsupportedModelError(f"{where}: average pooling must have no padding and no ceil_mode")
-        name, source = self.pool_name(node), self.stored_input(node.args[0], node)
+        if divisor is not None:
+            raise UnsupportedModelError(f"{where}: average pooling must divide by its size, not by {divisor!r}")
+        name, source = self.pool_name(node), self.stored_input(self.source(node), node)
         if source == IMAGE:
             raise UnsupportedModelError(f"{where}: the image must be read by a convolution or linear layer first")
         draft = _Draft(name, None, source, "average_pool", kernel=_pair(kernel), stored=True)
@@ -454,22 +479,19 @@ class _Converter:
     def add_global_pool(self, node: fx.Node, where: str, output_size: Any) -> None:
         if _pair(output_size if output_size is not None else 0) != (1, 1):
             raise UnsupportedModelError(f"{where}: adaptive pooling must have output size 1, not {output_size!r}")
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        self.add_average_pool(node, where, _shape(source)[2:], max(_shape(source)[2:]), 0, False)
+        size = _shape(self.source(node))[2:]
+        self.add_average_pool(node, where, size, max(size), 0, False, None)
 
     def add_mean(self, node: fx.Node, where: str) -> None:
         dimensions = self.argument(node, 1, "dim", None)
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or len(_shape(source)) != 4 or not isinstance(dimensions, (tuple, list)):
+        if len(_shape(self.source(node))) != 4 or not isinstance(dimensions, (tuple, list)):
             raise UnsupportedModelError(f"{where}: a mean must be over height and width")
         if sorted(dimension % 4 for dimension in dimensions) != [2, 3]:
             raise UnsupportedModelError(f"{where}: a mean must be over height and width, not {dimensions!r}")
         self.add_global_pool(node, where, 1)
 
     def add_flatten(self, node: fx.Node, where: str) -> None:
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
+        source = self.source(node)
         shape = _shape(source)
         if _shape(node) != (shape[0], prod(shape[1:])):
             raise UnsupportedModelError(

@@ -41,6 +41,11 @@ class Widths:
     code_bits: Mapping[str, int]
 
 
+def _module_name(name: str) -> str:
+    """Return the name of a layer's module: without dots, and not that of an attribute, such as ``keys``."""
+    return f"{name}/" if hasattr(nn.ModuleDict(), name) else name.replace(".", "/")
+
+
 class SwitchableNetwork(nn.Module):
     """Layers in execution order, each with the name of its module in the user's model.
 
@@ -82,8 +87,7 @@ class SwitchableNetwork(nn.Module):
         self.learned: dict[str, Widths] = {}
         self.fused = False
         self._is_compiled = False
-        # A module's name must hold no dot; the layer's own name does.
-        self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
+        self.layers = nn.ModuleDict({_module_name(name): layer for name, layer in layers.items()})
         self._readers: dict[str, tuple[str, ...]] = {
             tensor: tuple(name for name in self.names if self.wiring[name].input == tensor)
             for tensor in (IMAGE, *self.names)
@@ -99,7 +103,7 @@ class SwitchableNetwork(nn.Module):
         """Return the layer called ``name``, or raise ``ValueError``."""
         if name not in self.wiring:
             raise ValueError(f"the network has no layer {name!r}")
-        return self.layers[name.replace(".", "/")]  # type: ignore[return-value]
+        return self.layers[_module_name(name)]  # type: ignore[return-value]
 
     def items(self) -> Iterator[tuple[str, QuantLayer]]:
         """Iterate over (name, layer) in execution order."""

@@ -157,7 +157,7 @@ class Body(nn.Module):
         super().__init__()
         self.function = function
         self.conv, self.conv2 = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
-        self.norm = nn.BatchNorm2d(4)
+        self.norm, self.indexed = nn.BatchNorm2d(4), nn.MaxPool2d(2, return_indices=True)
 
     def forward(self, x):
         return self.function(self, x)
@@ -176,7 +176,11 @@ class Body(nn.Module):
         (nn.Conv2d(4, 4, 3), "reads the output of body, which needs a ReLU, because activation codes are unsigned"),
         (nn.BatchNorm2d(4), r"module body \(BatchNorm2d\): BatchNorm must follow a convolution or linear"),
         (nn.AvgPool2d(2, padding=1), r"module body \(AvgPool2d\): average pooling must have no padding"),
-        (nn.MaxPool2d(2, ceil_mode=True), r"module body \(MaxPool2d\): ceil_mode and dilation are not supported"),
+        (nn.MaxPool2d(2, ceil_mode=True), r"module body \(MaxPool2d\): ceil_mode, return_indices and dilation are not"),
+        (Body(lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0]), "module body: .*: is not supported"),
+        (Body(lambda m, x: m.indexed(x)[0]), "ceil_mode, return_indices and dilation are not"),
+        (nn.AvgPool2d(2, divisor_override=1), r"module body \(AvgPool2d\): average pooling must divide by its size"),
+        (Body(lambda m, x: F.avg_pool2d(x, 2, divisor_override=3)), "must divide by its size, not by 3"),
         (nn.AdaptiveAvgPool2d(2), r"module body \(AdaptiveAvgPool2d\): adaptive pooling must have output size 1"),
         (Body(lambda m, x: torch.sigmoid(m.conv(x))), r"module body: sigmoid: is not supported"),
         (Body(lambda m, x: x * 2), r"module body: mul: is not supported"),
@@ -201,6 +205,30 @@ def test_what_cannot_be_mapped_is_named(body, message):
         model(torch.zeros(1, 1, 8, 8))
     with pytest.raises(UnsupportedModelError, match=message):
         prepare(model, "double-rounding", (8, 2), (1, 8, 8))
+
+
+def test_inputs_may_be_named_and_layers_called_as_they_like():
+    class Named(nn.Module):
+        """Every layer has the name of something that a ModuleDict has."""
+
+        def __init__(self):
+            super().__init__()
+            self.keys, self.items, self.pop = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(36, 3)
+
+        def forward(self, x):
+            x = F.relu(input=self.items(input=self.keys(input=x)))
+            return self.pop(input=torch.flatten(input=F.max_pool2d(input=x, kernel_size=2), start_dim=1))
+
+    torch.manual_seed(0)
+    model = Named().eval()
+    network = prepare(model, "double-rounding", (8, 2), (1, 8, 8))
+    assert network.names[0] == "keys" and network.names[-1] == "pop"
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    initialise_scales(network, images)
+    expected, found = model(images / 255).detach(), network.eval()(images).detach()
+    assert float((found - expected).norm() / expected.norm()) < 0.05
+    exported = export_network(network)
+    assert [layer.name for layer in exported.weight_layers] == ["keys", "pop"]
 
 
 def test_a_last_layer_with_an_activation_is_refused():
