@@ -51,8 +51,8 @@ def run_fold(config: TrainingConfig) -> tuple[dict[str, float], int, dict[str, f
     correct: dict[str, float] = {}
     if result.float_predictions is not None:
         correct["float32"] = int((result.float_predictions == labels).sum())
-    for bits, predicted in result.predictions.items():
-        correct[f"W{bits}A{bits}"] = int((predicted == labels).sum())
+    for name, predicted in result.predictions.items():
+        correct[name] = int((predicted == labels).sum())
     for assignment in mixed_assignments(export_network(result.model)):
         correct[assignment.name] = int((predict(result.model, assignment, images) == labels).sum())
     if len(config.widths) > 1:

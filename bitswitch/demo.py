@@ -12,7 +12,7 @@ from bitswitch.export import export_checkpoint, spec_version, storage_report
 from bitswitch.machines import machine_for
 from bitswitch.progress import Clock
 from bitswitch.simulate import simulate_all, simulate_table
-from bitswitch.tables import accuracy_table, as_kibibytes, as_percent, named_by_width, text_table
+from bitswitch.tables import accuracy_table, as_kibibytes, as_percent, text_table
 from bitswitch.train import train_checkpoint
 from bitswitch.verify import compare_all, verdict_of, verify_table
 
@@ -30,7 +30,7 @@ def run_demo(options: argparse.Namespace) -> Result:
     options.out.mkdir(parents=True, exist_ok=True)
     _step(1, "train one network for all widths, on handwritten digits")
     trained = train_checkpoint(options, checkpoint)
-    print(accuracy_table([("float32", trained.float_accuracy), *named_by_width(trained.accuracies)]))
+    print(accuracy_table([("float32", trained.float_accuracy), *trained.accuracies.items()]))
     clock.lap("train")
 
     _step(2, "export it: stored codes once, real parameters, checksums")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 
 def text_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -25,11 +25,6 @@ def as_percent(accuracy: float | None) -> str:
 def accuracy_table(rows: Iterable[tuple[str, float | None]]) -> str:
     """Return accuracies as text."""
     return text_table(("model", "accuracy %"), ((name, as_percent(accuracy)) for name, accuracy in rows))
-
-
-def named_by_width(accuracies: Mapping[int, float]) -> list[tuple[str, float]]:
-    """Return accuracies with the names of the uniform assignments."""
-    return [(f"W{bits}A{bits}", accuracy) for bits, accuracy in accuracies.items()]
 
 
 def as_kibibytes(bits: int) -> str:

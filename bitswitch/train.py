@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitswitch.chain import CHECKPOINT, OK, Refused, Result
 from bitswitch.progress import Clock
-from bitswitch.tables import accuracy_table, as_percent, named_by_width, text_table
+from bitswitch.tables import accuracy_table, as_percent, text_table
+
+if TYPE_CHECKING:
+    from hwsim.network import Assignment
 
 
 def run_train(options: argparse.Namespace) -> Result:
@@ -21,14 +24,14 @@ def run_train(options: argparse.Namespace) -> Result:
     if trained.checkpoint is None:
         # Under torchrun one process tells and writes for all.
         return {}, OK
-    print(accuracy_table([("float32", trained.float_accuracy), *named_by_width(trained.accuracies)]))
+    print(accuracy_table([("float32", trained.float_accuracy), *trained.accuracies.items()]))
     print(f"{len(trained.split.test_labels)} test images, {clock.seconds['train']} s; {trained.checkpoint}")
     report = {
         "checkpoint": str(trained.checkpoint),
         "seconds": clock.seconds,
         "test_images": len(trained.split.test_labels),
         "float_accuracy": trained.float_accuracy,
-        "accuracies": dict(named_by_width(trained.accuracies)),
+        "accuracies": dict(trained.accuracies),
         "config": trained.config.to_json(),
     }
     return report, OK
@@ -38,10 +41,11 @@ def _train_folds(options: argparse.Namespace) -> Result:
     """Train once for each fold, and count every image in the fold that did not train on it."""
     from dataclasses import replace
 
-    from hwsim.assignments import uniform_assignments
+    from hwsim.assignments import standard_assignments
     from hwsim.engine import classify, logits
     from hwsim.requantize import build_requantizers
     from quant.export import export_network
+    from quant.hot_swap import deployable
     from quant.train import train_network
 
     clock = Clock()
@@ -61,12 +65,16 @@ def _train_folds(options: argparse.Namespace) -> Result:
         labels = trained.split.test_labels
         images += len(labels)
         count("float32", "torch", trained.float_predictions, labels)
-        network = export_network(trained.model)
-        for bits, assignment in zip(network.width_set, uniform_assignments(network), strict=True):
-            count(assignment.name, "torch", trained.predictions[bits], labels)
-            tables = build_requantizers(network, assignment)
-            predicted = classify(logits(network, assignment, tables, trained.split.test_images))
-            count(assignment.name, "integer_model", predicted, labels)
+        # Of a method that stores each width by itself there are several networks.
+        assignments: dict[str, Assignment] = {}
+        for model in deployable(trained.model).values():
+            assignments = {one.name: one for one in standard_assignments(export_network(model))} | assignments
+        for name, predictions in trained.predictions.items():
+            count(name, "torch", predictions, labels)
+            assignment = assignments[name]
+            tables = build_requantizers(assignment.network, assignment)
+            predicted = classify(logits(assignment.network, assignment, tables, trained.split.test_images))
+            count(name, "integer_model", predicted, labels)
     clock.lap("train")
     rows: list[dict[str, Any]] = [
         {"assignment": name, **{f"accuracy_{model}": 100 * hits / images for model, hits in counted.items()}}

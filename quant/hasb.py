@@ -147,9 +147,16 @@ class MixedStep(JointStep):
             )
         return losses
 
-    def finish(self) -> None:
-        """Leave the widths that the integer program finds in the model, under the name ``hasb``."""
+    def chosen(self) -> Widths:
+        """Return the widths that the integer program finds."""
         counts = dict(free_layers(self.model))
         sensitivities = {name: trace / counts[name] for name, trace in self.traces.items()}
-        widths = allocate_widths(self.model, sensitivities, self.budget_of, self.budget)
-        leave_assignment(self.model, LEARNED, widths)
+        return allocate_widths(self.model, sensitivities, self.budget_of, self.budget)
+
+    def tested(self) -> dict[str, int | Widths]:
+        """Return every uniform width, and the chosen ones."""
+        return {**super().tested(), LEARNED: self.chosen()}
+
+    def finish(self) -> None:
+        """Leave the widths that the integer program finds in the model, under the name ``hasb``."""
+        leave_assignment(self.model, LEARNED, self.chosen())

@@ -212,6 +212,10 @@ class StochasticStep(JointStep):
         terms = [bin_regularization(layers[name], widths.weight_bits[name]) for name in names]
         return BIN_WEIGHT * torch.stack(terms).mean()
 
+    def tested(self) -> dict[str, int | Widths]:
+        """Return the widths that the search settles for if it ends here."""
+        return {LEARNED: self._search.widths()}
+
     def finish(self) -> None:
         """Leave the learned widths in the model."""
         self._search.settle()
@@ -309,17 +313,20 @@ class _Search:
         for layer in self.layers.values():
             layer.blend = None
 
-    def settle(self) -> None:
-        """End the search: round the widths to those of the set, see :func:`rounded`."""
-        self.over = True
+    def settled(self) -> dict[str, int]:
+        """Return the widths rounded to those of the set, see :func:`rounded`; they stay as they are once settled."""
         bits = dict(zip(self.layers, self.bits.tolist(), strict=True))
-        settled = rounded(bits, self.costs, self.budget)
+        return rounded(bits, self.costs, self.budget)
+
+    def settle(self) -> None:
+        """End the search."""
+        self.over = True
+        settled = self.settled()
         self.bits.data.copy_(torch.tensor([float(settled[name]) for name in self.layers]))
 
     def widths(self) -> Widths:
-        """Return the widths that the search settled for."""
-        settled = {name: round(bits) for name, bits in zip(self.layers, self.bits.tolist(), strict=True)}
-        return widths_of(self.model, settled, self.model.width_set.highest)
+        """Return the widths that the search has settled for, or settles for if it ends now."""
+        return widths_of(self.model, self.settled(), self.model.width_set.highest)
 
     def state(self) -> dict[str, Tensor]:
         return {"bits": self.bits.detach(), "squares": self.squares}

@@ -110,6 +110,10 @@ class TrainingStep:
         """
         raise NotImplementedError
 
+    def tested(self) -> dict[str, int | Widths]:
+        """Return what the method trains, to be tested: width or widths, by the name of the assignment."""
+        return {uniform_name(bits): bits for bits in self.model.width_set}
+
     def begin_epoch(self, epoch: int, epochs: int, batches: int) -> None:
         """Tell which epoch begins, counted from 0, how many there are, and of how many mini-batches each is."""
 

@@ -20,12 +20,10 @@ from quant.block_replacement import FloatPartner
 from quant.convert import prepare
 from quant.data_sets import load_split
 from quant.epochs import FloatTraining, JointTraining
-from quant.epochs import cosine as cosine
 from quant.memory import keep_freed_memory
 from quant.methods import method as find_method
 from quant.progress import Progress
 from quant.run_directory import COMPARED_ENTRIES, FloatRun, RunDirectory
-from quant.steps import uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 from quant.training_config import TrainingConfig as TrainingConfig
 
@@ -48,10 +46,11 @@ class TrainingResult:
         The images it was trained and tested on.
     float_accuracy : float or None
         Of the float network trained for the same total epochs.
-    accuracies : mapping of int to float
-        Of every uniform width.
+    accuracies : mapping of str to float
+        Of what the method trained, by the name of the assignment: uniform widths such as ``W4A4``, and the widths that
+        it chose itself.
     float_predictions : ndarray of int64, shape (n,), or None
-    predictions : mapping of int to ndarray of int64, shape (n,)
+    predictions : mapping of str to ndarray of int64, shape (n,)
     seconds : mapping of str to float
         Wall-clock time of the stages ``float``, ``compare_float`` and ``joint``.
     checkpoint : Path or None
@@ -61,9 +60,9 @@ class TrainingResult:
     config: TrainingConfig
     split: data.Split
     float_accuracy: float | None
-    accuracies: Mapping[int, float]
+    accuracies: Mapping[str, float]
     float_predictions: NDArray[np.int64] | None
-    predictions: Mapping[int, NDArray[np.int64]]
+    predictions: Mapping[str, NDArray[np.int64]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     checkpoint: Path | None = None
 
@@ -124,7 +123,7 @@ def train_network(
     split: data.Split | None = None,
     device: str = CPU,
 ) -> TrainingResult:
-    """Train a network for a width set with the configuration's method, and test it at every width.
+    """Train a network for a width set with the configuration's method, and test it at every width that it trains.
 
     Parameters
     ----------
@@ -134,7 +133,7 @@ def train_network(
     progress : bool
         Whether progress is shown: a bar on a terminal, plain lines in a log.
     run_directory : Path, optional
-        Where configuration, metrics, curves and state are written, see ``quant.run_directory``; every width is then
+        Where configuration, metrics, curves and state are written, see ``quant.run_directory``; the network is then
         tested after every epoch.
     resume : bool
         Whether to go on from the state in the run directory, if there is one.
@@ -237,8 +236,8 @@ def _accuracies(training: FloatTraining | JointTraining, images: Tensor, labels:
     if isinstance(training, FloatTraining):
         training.model.eval()
         return {"float32": percent_correct(predict_float(training.model, images), labels)}
-    model = training.model
-    return {uniform_name(bits): percent_correct(predict(model, bits, images), labels) for bits in model.width_set}
+    tested = training.step.tested().items()
+    return {name: percent_correct(predict(training.model, widths, images), labels) for name, widths in tested}
 
 
 class _Stages:
@@ -335,8 +334,8 @@ def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
     float_predictions = None
     if config.compare_float:
         float_predictions = predict_float(stages.trained_float(COMPARE_FLOAT), test_images)
-    predictions = {bits: predict(model, bits, test_images) for bits in config.widths}
-    accuracies = {bits: percent_correct(predicted, split.test_labels) for bits, predicted in predictions.items()}
+    predictions = {name: predict(model, widths, test_images) for name, widths in training.step.tested().items()}
+    accuracies = {name: percent_correct(predicted, split.test_labels) for name, predicted in predictions.items()}
     float_accuracy = None if float_predictions is None else percent_correct(float_predictions, split.test_labels)
     if checkpoint is not None:
         checkpoints.save_checkpoint(
@@ -344,7 +343,7 @@ def _train_network(stages: _Stages, checkpoint: Path | None) -> TrainingResult:
             checkpoint,
             architecture=config.architecture,
             config=config.to_json(),
-            results={"float_accuracy": float_accuracy, "accuracies": {str(b): a for b, a in accuracies.items()}},
+            results={"float_accuracy": float_accuracy, "accuracies": accuracies},
         )
     return TrainingResult(
         model=model,

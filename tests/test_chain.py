@@ -180,11 +180,22 @@ def test_the_readme_on_a_board_calls_what_there_is() -> None:
     assert all(hasattr(names["AcceleratorDriver"], call) for call in calls)
 
 
-def test_folds_count_every_image_once(tmp_path: Path) -> None:
-    report = report_of(tmp_path, "train", "--folds", 2, "--float-epochs", 2, "--joint-epochs", 2)
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ((), ["W8A8", "W6A6", "W4A4", "W2A2"]),
+        (("--method", "sdq"), ["sdq"]),
+        (("--method", "hot-swap", "--widths", "8,2,1"), ["W8A8", "W2A2", "W1A1"]),
+    ],
+)
+def test_folds_count_every_image_once(tmp_path: Path, options: tuple[str, ...], names: list[str]) -> None:
+    report = report_of(tmp_path, "train", "--folds", 2, "--float-epochs", 2, "--joint-epochs", 2, *options)
     assert report["images"] == 1797
-    assert [row["assignment"] for row in report["rows"]] == ["float32", "W8A8", "W6A6", "W4A4", "W2A2"]
-    assert all(row["accuracy_torch"] > 20 for row in report["rows"])
+    assert [row["assignment"] for row in report["rows"]] == ["float32", *names]
+    for row in report["rows"]:
+        assert row["accuracy_torch"] > 20
+        # The training graph rounds a few codes another way than the requantizers.
+        assert row["assignment"] == "float32" or abs(row["accuracy_integer_model"] - row["accuracy_torch"]) < 2
 
 
 def test_explore_proposes_a_machine_that_fits(

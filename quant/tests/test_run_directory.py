@@ -94,7 +94,7 @@ def test_a_run_directory_tells_what_was_done(tiny, tmp_path):
     assert [(row["stage"], row["epoch"]) for row in rows[:4]] == [
         ("float", "1"), ("float", "2"), ("joint", "1"), ("joint", "2"),
     ]  # fmt: skip
-    assert float(rows[3]["accuracy_W8A8"]) == result.accuracies[8] and rows[3]["accuracy_float32"] == ""
+    assert float(rows[3]["accuracy_W8A8"]) == result.accuracies["W8A8"] and rows[3]["accuracy_float32"] == ""
     for row in rows[2:4]:
         losses = [float(row[name]) for name in ("loss_W8A8", "loss_W2A2")]
         assert sum(losses) / 2 == pytest.approx(float(row["loss"])) and losses[0] != losses[1]
@@ -266,7 +266,7 @@ def test_other_ways_to_train_learn_too(tiny, tmp_path, changes):
     )  # fmt: skip
     result = train_network(longer, progress=False, run_directory=tmp_path)
     assert all(value.dtype != torch.bfloat16 for value in result.model.state_dict().values())
-    assert set(result.accuracies) == {8, 2}
+    assert set(result.accuracies) == {"W8A8", "W2A2"}
     rows = json.loads((tmp_path / "metrics.json").read_text())
     losses = {stage: [row["loss"] for row in rows if row["stage"] == stage] for stage in ("float", "joint")}
     assert losses["float"][-1] < 0.8 * losses["float"][0] and losses["joint"][-1] < 0.9 * losses["joint"][0], losses

@@ -8,9 +8,10 @@ import torch
 from hwsim.precision import WidthSet
 from quant import models
 from quant.checkpoint import load_checkpoint
+from quant.epochs import cosine
 from quant.switchable import set_width
 from quant.tests.conftest import small_model
-from quant.train import TrainingConfig, cosine, percent_correct, predict, train_network
+from quant.train import TrainingConfig, percent_correct, predict, train_network
 
 
 @pytest.fixture
@@ -23,14 +24,14 @@ def test_training_makes_a_checkpoint_that_predicts_the_same(tiny, tmp_path):
     threads = torch.get_num_threads()
     result = train_network(tiny, checkpoint=tmp_path / "runs" / "tiny.safetensors", progress=False)
     assert torch.get_num_threads() == threads
-    assert set(result.accuracies) == {8, 2} and set(result.seconds) == {"float", "joint", "compare_float"}
-    assert result.accuracies[8] > 25  # chance is 10
+    assert set(result.accuracies) == {"W8A8", "W2A2"} and set(result.seconds) == {"float", "joint", "compare_float"}
+    assert result.accuracies["W8A8"] > 25  # chance is 10
     loaded = load_checkpoint(result.checkpoint)
     assert TrainingConfig.from_json(loaded.config) == tiny
-    assert loaded.results["accuracies"] == {str(bits): value for bits, value in result.accuracies.items()}
+    assert loaded.results["accuracies"] == result.accuracies
     images = torch.from_numpy(result.split.test_images)
     for bits in (8, 2):
-        assert np.array_equal(predict(loaded.model, bits, images), result.predictions[bits])
+        assert np.array_equal(predict(loaded.model, bits, images), result.predictions[f"W{bits}A{bits}"])
         assert torch.equal(set_width(loaded.model, bits)(images), set_width(result.model, bits)(images))
 
 
