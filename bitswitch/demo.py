@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bitswitch.chain import CHECKPOINT, FIGURE, NETWORK, Result
+from bitswitch.chain import CHECKPOINT, FIGURE, NETWORK, Refused, Result
 from bitswitch.export import export_checkpoint, spec_version, storage_report
 from bitswitch.machines import machine_for
 from bitswitch.progress import Clock
@@ -25,6 +25,10 @@ def run_demo(options: argparse.Namespace) -> Result:
     from quant.reference import Reference
     from rtl import verilog
 
+    if options.method == "hot-swap":
+        raise Refused(
+            "the demo runs one stored network at every width, and hot-swap makes one for each: train, and export"
+        )
     clock = Clock()
     checkpoint, path = options.out / CHECKPOINT, options.out / NETWORK
     options.out.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block-replacement", type=float, metavar="WEIGHT", help="guidance by the float network's blocks, from 0"
     )
+    parser.add_argument("--batch-size", type=at_least(2), metavar="N", help="images of a mini-batch")
+    parser.add_argument("--learning-rate", type=positive, metavar="RATE", help="peak of the float network's")
+    parser.add_argument("--joint-learning-rate", type=positive, metavar="RATE", help="peak of the weights', jointly")
+    parser.add_argument(
+        "--scale-learning-rate", type=positive, metavar="RATE", help="peak of the quantizers' scales', a relative step"
+    )
+    parser.add_argument("--alrs", metavar="NAME", help="form of ALRS: decay (default) or equation-6, for comparisons")
     parser.add_argument(
         "--alrs-decay", type=float, metavar="RATE", help="of ALRS: scales of a narrower width learn RATE times as fast"
     )

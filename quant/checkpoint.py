@@ -69,6 +69,7 @@ def save_checkpoint(
         "version": CHECKPOINT_VERSION,
         "spec_version": spec.SPEC_VERSION,
         "architecture": architecture,
+        "classes": model.classes,
         "widths": list(model.width_set.widths),
         "method": model.method,
         "learned": {
@@ -127,7 +128,9 @@ def load_checkpoint(path: Path, own_model: nn.Module | None = None) -> Checkpoin
                 f"{model.width_set.widths}"
             )
     else:
-        model = prepare(own_model if own_model is not None else models.build(architecture), method, widths)
+        # Checkpoints from before there were other numbers of classes do not say either.
+        classes = metadata.get("classes", models.CLASSES)
+        model = prepare(own_model if own_model is not None else models.build(architecture, classes), method, widths)
     difference = _difference(model.state_dict(), state)
     if difference:
         raise ValueError(f"checkpoint {path} does not fit the architecture {architecture}: {difference}")

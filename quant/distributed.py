@@ -7,7 +7,7 @@ in which float32 numbers are summed. ``DistributedDataParallel`` itself does nei
 use other parameters at every width. The kernels of ``quant.fused`` know one process only: with several, the plain
 operators run.
 
-Everything here does nothing unless :func:`begin` was called in a process that ``torchrun`` started.
+Everything here does nothing unless :func:`group` was entered in a process that ``torchrun`` started.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def check(batch_size: int) -> None:
     count = processes()
     if batch_size % count:
         raise ValueError(f"the batch size must be a multiple of the {count} processes, not {batch_size}")
+
+
+def can_share(batch: Tensor) -> bool:
+    """Return whether every process gets an image of a mini-batch; the last one of an epoch may be too small."""
+    return len(batch) >= processes()
 
 
 def share(batch: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ class FloatTraining:
         self.model.train()
         total, count = 0.0, 0
         shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip)
-        for batch, targets in shuffled:
+        for batch, targets in filter(lambda part: distributed.can_share(part[0]), shuffled):
             step = (self.first_epoch + epoch) * per_epoch + count
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, self.schedule_epochs * per_epoch, per_epoch)
@@ -229,8 +229,7 @@ class JointTraining:
         model.fused = config.channels_last and on_cpu and fused.available() and distributed.processes() == 1
         distillation = None
         if config.self_distillation > 0:
-            classes = dict(model.weight_layers())[model.names[-1]].weight.shape[0]
-            distillation = SelfDistillation(labels, classes, config.self_distillation)
+            distillation = SelfDistillation(labels, model.classes, config.self_distillation)
         groups = parameter_groups(model)
         step = method.make_step(
             model=model,
@@ -295,7 +294,7 @@ class JointTraining:
         shuffled = data.indexed_batches(
             images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
         )
-        for indices, batch, classes in shuffled:
+        for indices, batch, classes in filter(lambda part: distributed.can_share(part[1]), shuffled):
             rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
             targets = classes if self.distillation is None else self.distillation.targets(indices)
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate

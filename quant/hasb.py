@@ -6,7 +6,7 @@ layers, else in proportion to the width. sigma is 0 in the first ninth of the ep
 code, 10 of 90), then 1/2 * (epoch + 1) / epochs. After training an integer program picks the widths, see
 ``quant.bit_allocation``.
 
-Traces are Hutchinson's estimates on the float network that training starts from: E[v' H v], v of +-1, over 1,024
+Traces are Hutchinson's estimates on the float network at the end of its schedule: E[v' H v], v of +-1, over 1,024
 training images (HAWQ-V2); t_l / n_l, the mean eigenvalue, is what the integer program weighs errors with, while the
 roulette compares the traces t_l themselves.
 

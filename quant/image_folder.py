@@ -53,6 +53,8 @@ def load_images(path: Path) -> Split:
         if not parts[part]:
             raise ValueError(f"{path} must hold images as {part}/<class>/<image>, and has none")
     classes = sorted({label for label, _ in parts["train"]})
+    if len(classes) < 2:
+        raise ValueError(f"{path} must hold images of two classes at least, not only of {classes[0]}")
     strangers = sorted({label for label, _ in parts["test"]} - set(classes))
     if strangers:
         raise ValueError(f"{path}: class {strangers[0]} has images to test on, but none to train on")

@@ -315,7 +315,7 @@ class QuantWeightLayer(nn.Module):
         if self.reconstruction is not None:
             raise ValueError(
                 "a model with weights of its own at every width has no stored codes: export "
-                "quant.hot_swap.at_width(model, bits)"
+                "quant.hot_swap.at_width(model, bits), as bitswitch export --width BITS does"
             )
 
     def quantized_weight(self, bits: int, fused_kernels: bool = False) -> Tensor:

@@ -69,21 +69,44 @@ class ResidualNetwork(nn.Module):
         return self.linear(torch.flatten(self.pool(self.blocks(values)), 1))  # type: ignore[no-any-return]
 
 
-def digits() -> ResidualNetwork:
+def digits(classes: int) -> ResidualNetwork:
     """Return the network of the demo: 8x8 grey images, one block with an identity add and one with a projected add."""
-    return ResidualNetwork((1, 8, 8), ((16, 1, 1), (32, 1, 2)), classes=10)
+    return ResidualNetwork((1, 8, 8), ((16, 1, 1), (32, 1, 2)), classes)
 
 
-def resnet20() -> ResidualNetwork:
-    """Return ResNet-20 for 32x32 colour images and ten classes, 16, 32 and 64 channels, with projection shortcuts."""
-    return ResidualNetwork((3, 32, 32), ((16, 3, 1), (32, 3, 2), (64, 3, 2)), classes=10)
+def resnet20(classes: int) -> ResidualNetwork:
+    """Return ResNet-20 for 32x32 colour images, 16, 32 and 64 channels, with projection shortcuts."""
+    return ResidualNetwork((3, 32, 32), ((16, 3, 1), (32, 3, 2), (64, 3, 2)), classes)
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"digits": digits, "resnet20": resnet20}
-"""Named architectures; a new one is one line here."""
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"digits": digits, "resnet20": resnet20}
+"""Named architectures, made for a number of classes; :func:`register` adds to them."""
+
+CLASSES = 10
+"""Of the digits and of CIFAR-10."""
 
 
-def build(architecture: str) -> nn.Module:
+def register(architecture: str, make: Callable[[int], nn.Module]) -> None:
+    """Add an architecture of one's own to the catalog, for this process: then it trains and is loaded by its name.
+
+    Parameters
+    ----------
+    architecture : str
+    make : callable of int
+        Returns a new float model for a number of classes, with weights drawn from torch's generator and an attribute
+        ``image_shape``, (channels, height, width).
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if architecture in ARCHITECTURES:
+        raise ValueError(f"the architecture {architecture!r} is there already")
+    ARCHITECTURES[architecture] = make
+
+
+def build(architecture: str, classes: int = CLASSES) -> nn.Module:
     """Return a new float model, with weights drawn from torch's generator.
 
     Raises
@@ -93,4 +116,4 @@ def build(architecture: str) -> nn.Module:
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"the architecture must be one of {', '.join(ARCHITECTURES)}, not {architecture!r}")
-    return ARCHITECTURES[architecture]()
+    return ARCHITECTURES[architecture](classes)

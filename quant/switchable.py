@@ -109,6 +109,11 @@ class SwitchableNetwork(nn.Module):
         """Iterate over (name, layer) in execution order."""
         return ((name, self.layer(name)) for name in self.names)
 
+    @property
+    def classes(self) -> int:
+        """Logits of an image."""
+        return len(dict(self.weight_layers())[self.names[-1]].weight)
+
     def weight_layers(self) -> Iterator[tuple[str, QuantWeightLayer]]:
         """Iterate over (name, layer) of the layers that have stored codes, in execution order."""
         return ((name, layer) for name, layer in self.items() if isinstance(layer, QuantWeightLayer))

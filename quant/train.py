@@ -25,6 +25,7 @@ from quant.methods import method as find_method
 from quant.progress import Progress
 from quant.run_directory import COMPARED_ENTRIES, FloatRun, RunDirectory
 from quant.switchable import SwitchableNetwork, Widths, set_width
+from quant.training_config import IMAGES
 from quant.training_config import TrainingConfig as TrainingConfig
 
 CPU = "cpu"
@@ -258,6 +259,7 @@ class _Stages:
         self.images, self.labels, self.test_images = (torch.from_numpy(array).to(device) for array in arrays)
         self.seconds: dict[str, float] = {}
         self.float_states: dict[str, Mapping[str, Tensor]] = {}
+        self.classes = models.CLASSES if config.data != IMAGES else 1 + int(self.labels.max())
         expected = getattr(models.build(config.architecture), "image_shape", None)
         if expected != tuple(self.images.shape[1:]):
             raise ValueError(
@@ -292,7 +294,7 @@ class _Stages:
         """Return the float network of the stage ``float`` or ``compare_float``."""
         config = self.config
         torch.manual_seed(config.seed)
-        model = models.build(config.architecture).to(self.device)
+        model = models.build(config.architecture, self.classes).to(self.device)
         compared = stage == COMPARE_FLOAT
         training = _float_training(model, config, compared)
         if self.floats is not None:

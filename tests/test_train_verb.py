@@ -25,7 +25,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_path: Path) -> None:
     words = "--data cifar10 --data-path x.tar.gz --method any-precision --widths 8,2 --self-distillation 0.7 --resume"
-    words += " --bfloat16 --alrs-decay 0.25 --device cuda"
+    words += " --bfloat16 --alrs-decay 0.25 --device cuda --batch-size 96 --learning-rate 0.2"
+    words += " --joint-learning-rate 0.003 --scale-learning-rate 0.002 --alrs equation-6"
     assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
     config = asked["config"]
     assert (config.architecture, config.data, config.data_path, config.flip) == (
@@ -36,6 +37,8 @@ def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_
     )
     assert (config.method, config.widths.widths, config.self_distillation) == ("any-precision", (8, 2), 0.7)
     assert config.bfloat16 and config.channels_last
+    assert (config.batch_size, config.learning_rate, config.alrs) == (96, 0.2, "equation-6")
+    assert (config.joint_learning_rate, config.scale_learning_rate) == (0.003, 0.002)
     assert config.alrs_decay == 0.25 and asked["device"] == "cuda"
     assert asked["resume"] and asked["run_directory"] == tmp_path
 
@@ -63,6 +66,7 @@ def test_a_plain_run_is_that_of_the_digits_and_starts_over(asked: dict[str, Any]
         ("--method hasb --budget-of cycles", "a budget of cycles must be at least 3454 here, with every layer at its"),
         ("--method sdq --budget-of cycles", "sdq searches for an average-width, not for cycles"),
         ("--device abacus", "the device must be one that this PyTorch can use, not 'abacus': "),
+        ("--alrs magic", "alrs must be one of decay, equation-6, not 'magic'"),
         ("--self-distillation 2", "self_distillation must be 0 .. 1, not 2.0"),
         ("--data images --data-path none --model resnet20", "none is neither a folder nor a tar archive of images"),
     ],

@@ -22,10 +22,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def small_model() -> ResidualNetwork:
+def small_model(classes: int = 10) -> ResidualNetwork:
     """Return an untrained float network with an identity add and a projected add."""
     torch.manual_seed(5)
-    return ResidualNetwork((1, 8, 8), ((4, 1, 1), (6, 1, 2)), classes=10)
+    return ResidualNetwork((1, 8, 8), ((4, 1, 1), (6, 1, 2)), classes)
 
 
 def small_network(width_set) -> SwitchableNetwork:

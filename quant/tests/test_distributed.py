@@ -13,6 +13,7 @@ import torch
 from hwsim.precision import WidthSet
 from quant import data, distributed, fused, models, train
 from quant.convert import prepare
+from quant.epochs import FloatTraining
 from quant.switchable import SwitchableNetwork
 from quant.tests.conftest import small_model
 from quant.train import TrainingConfig
@@ -99,6 +100,18 @@ def test_a_share_is_every_other_image(monkeypatch):
     assert distributed.share(batch).tolist() == [1, 4]
     with pytest.raises(ValueError, match="the batch size must be a multiple of the 3 processes, not 64"):
         distributed.check(64)
+
+
+def test_a_mini_batch_of_fewer_images_than_processes_is_left_out(monkeypatch):
+    images, labels = (torch.from_numpy(array[:35]) for array in data.load_digits())
+    monkeypatch.setattr(distributed, "processes", lambda: 4)
+    monkeypatch.setattr(distributed, "average_gradients", lambda optimizers: None)
+    monkeypatch.setattr(distributed, "mean", lambda value: value)
+    monkeypatch.setattr(distributed, "synchronise", lambda model: None)
+    config = replace(CONFIG, batch_size=32)
+    training = FloatTraining.begin(small_model(), config, 1)
+    assert 1 < training.run_epoch(images, labels, 0).mean < 4
+    assert next(iter(training.optimizer.state.values()))["step"] == 1  # 35 images are a mini-batch of 32 and one of 3
 
 
 def _main(folder: Path) -> None:

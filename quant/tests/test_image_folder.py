@@ -85,6 +85,7 @@ def test_grey_images_have_one_channel_and_classes_are_mixed(tmp_path):
         ({"photos/train/cat/b.png": b"text"}, r"photos/train/cat/b.png cannot be read as an image"),
         ({"photos/train/cat/b.png": png(0, (5, 3))}, r"must have shape \(3, 3, [45]\) as .* has, not \(3, 3, [45]\)"),
         ({"photos/test/dog/b.png": png(0)}, "class dog has images to test on, but none to train on"),
+        ({"photos/train/cat/a.png": None, "photos/train/cat/b.png": None}, "of two classes at least, not only of ant"),
         ({"photos/test/cat/a.png": None, "photos/test/ant/z.PNG": None}, "as test/<class>/<image>, and has none"),
     ],
 )
@@ -96,14 +97,15 @@ def test_what_cannot_be_used_is_named(tmp_path, change, message):
         load_images(tmp_path / "nothing")
 
 
-def test_a_network_trains_on_images_by_class_and_is_verified_on_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize("classes", [3, 12])
+def test_a_network_trains_on_images_by_class_and_is_verified_on_them(tmp_path, monkeypatch, classes):
     monkeypatch.setitem(models.ARCHITECTURES, "small", small_model)
-    digits, labels = data.load_digits()
+    digits, _ = data.load_digits()
     files = {}
     for index in range(48):
         buffer = io.BytesIO()
         Image.fromarray(digits[index, 0]).save(buffer, "png")
-        files[f"{'test' if index >= 40 else 'train'}/{labels[index]}/{index:03}.png"] = buffer.getvalue()
+        files[f"{'test' if index >= 40 else 'train'}/{index % classes:02}/{index:03}.png"] = buffer.getvalue()
     path = archive(tmp_path / "digits.tar.gz", files)
     config = TrainingConfig(
         architecture="small", data="images", data_path=str(path), widths=WidthSet((8, 2)), float_epochs=1,
@@ -111,6 +113,7 @@ def test_a_network_trains_on_images_by_class_and_is_verified_on_them(tmp_path, m
     )  # fmt: skip
     result = train_network(config, checkpoint=tmp_path / "a.safetensors", progress=False)
     assert len(result.split.test_labels) == 8 and set(result.accuracies) == {"W8A8", "W2A2"}
+    assert result.model.classes == classes
     reference = Reference(tmp_path / "a.safetensors")
     assert np.array_equal(reference.images, result.split.test_images)
     moved = path.rename(tmp_path / "moved.tar.gz")
