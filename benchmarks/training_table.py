@@ -99,7 +99,7 @@ def load_images(folder: Path, data: str, config: TrainingConfig) -> Split:
     """Return the images, decoded once and kept in the folder of the runs."""
     if data == DIGITS:
         return load_split(config)
-    cache = folder / "images.npz"
+    cache = folder / f"{Path(data).name}.npz"
     if not cache.is_file():
         split = load_split(replace(config, data_path=data), progress=True)
         with written_whole(cache) as temporary, temporary.open("wb") as file:
@@ -133,13 +133,22 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
+def hardware() -> str:
+    """Return what a row says about this machine."""
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
 def make_runs(
     runs: Path, data: str, label: str, names: list[str], seed: int, threads: int, compared: int, bfloat16: bool
 ) -> None:
     """Make what is missing of the runs, in order."""
     runs.mkdir(parents=True, exist_ok=True)
     config = replace(base_config(data, seed, threads), bfloat16=bfloat16)
-    write_json(runs / ABOUT, {"data": label, "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores"})
+    about = {"data": label, "hardware": hardware()}
+    there = json.loads((runs / ABOUT).read_text()) if (runs / ABOUT).is_file() else about
+    if there["data"] != label:
+        raise SystemExit(f"{runs} holds runs on {there['data']}, not on {label}: choose another folder, or its --label")
+    write_json(runs / ABOUT, there)
     split = load_images(runs, data, config)
     float_run = runs / FLOAT_RUN
     # The float run has its own entry, which differs from that of the runs that start from it.
@@ -196,6 +205,7 @@ def measured(run: Path, name: str, split: Split, compared: int) -> Iterator[dict
                 "method": name.partition(" ")[0] if name.startswith("lsq") else name,
                 "network": loaded.architecture,
                 "seed": loaded.config["seed"],
+                "hardware": hardware(),
                 "epochs": f"{loaded.config['float_epochs']} float + {loaded.config['joint_epochs']} joint{precision}",
                 "assignment": assignment.name,
                 "accuracy": round(accuracy, 2),
@@ -281,7 +291,8 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
             # Only files that are shipped are named.
             shipped = shipped_name(data_name(config), file.parent, row["network_file"])
             rows.append({**row, "network_file": shipped if (NETWORKS / shipped).is_file() else None})
-    return [{**row, **about, "float_accuracy": compared} for row in rows]
+    # Rows that do not say are of the machine that the folder was begun on.
+    return [{**about, **row, "float_accuracy": compared} for row in rows]
 
 
 def log(runs: Path, folder: Path) -> None:

@@ -116,11 +116,6 @@ class ScaleOptimizer(torch.optim.Optimizer):
     ) -> None:
         super().__init__(list(parameters), {"lr": lr, "betas": betas})
 
-    def set_learning_rate(self, lr: float) -> None:
-        """Set the learning rate of the next steps."""
-        for group in self.param_groups:
-            group["lr"] = lr
-
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step with the parameters that have a gradient."""

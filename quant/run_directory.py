@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from hwsim.whole_file import write_bytes
+from hwsim.whole_file import write_bytes, write_json
 from quant.steps import EpochLoss
 from quant.training_config import TrainingConfig
 from quant.training_state import load_state, save_state
@@ -71,7 +70,7 @@ class RunDirectory:
                 self._stages.setdefault(stage, {})[name] = tensor
         self.writes = writes
         if writes:
-            write_bytes(self.path / CONFIG, _json(config.to_json()))
+            write_json(self.path / CONFIG, config.to_json())
 
     def epochs_done(self, stage: str) -> int:
         """Return how many epochs of a stage are complete."""
@@ -112,7 +111,7 @@ class RunDirectory:
             return
         tensors = {f"{name}/{key}": value for name, one in self._stages.items() for key, value in one.items()}
         save_state(self.path / STATE, tensors, {"config": self.config.to_json(), "rows": self.rows})
-        write_bytes(self.path / METRICS_JSON, _json(self.rows))
+        write_json(self.path / METRICS_JSON, self.rows)
         write_bytes(self.path / METRICS_CSV, self._csv())
 
     def _names(self, entry: str) -> list[str]:
@@ -162,8 +161,8 @@ def _plot(axes: Axes, stage: str, rows: Sequence[Mapping[str, Any]], entry: str,
 
 
 FLOAT_ENTRIES = (
-    "architecture", "data", "fold", "folds", "seed", "float_epochs", "float_annealed", "batch_size", "learning_rate",
-    "weight_decay", "optimizer", "shift_pixels", "flip", "bfloat16",
+    "architecture", "data", "data_path", "fold", "folds", "seed", "float_epochs", "float_annealed", "batch_size",
+    "learning_rate", "weight_decay", "optimizer", "shift_pixels", "flip", "bfloat16",
 )  # fmt: skip
 """Entries of a configuration that make its float network."""
 
@@ -212,10 +211,6 @@ class FloatRun:
             raise ValueError(f"the stage {stage} in {self.path} must have {epochs} epochs, not {done}")
         prefix = f"{stage}/"
         return {name.removeprefix(prefix): one for name, one in self._tensors.items() if name.startswith(prefix)}
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks import training_table
+from hwsim import network_file
 from quant.data import Split
 from quant.run_directory import METRICS_JSON, STATE
 from quant.train import COMPARE_FLOAT, FLOAT, train_float, train_network
 from quant.training_config import DIGITS, PRESETS, TrainingConfig
+from sim_tests import shipped
 
 ROW = {
     "method": "double-rounding", "network": "digits", "seed": 0, "epochs": "2 float + 1 joint", "assignment": "W8A8",
@@ -88,6 +90,28 @@ def test_float_networks_that_are_not_complete_are_trained_on_from_a_log(tmp_path
         for folder in ("runs", "log")
     ]
     assert len(losses[0]) == 3 and losses[0] == losses[1]
+
+
+def test_a_row_says_what_it_was_measured_on_or_its_folder_does(runs: Path) -> None:
+    run = training_table.folder_of(runs, "truncation-ready")
+    run.mkdir()
+    (run / training_table.ROWS).write_text(json.dumps([{**ROW, "hardware": "another CPU"}]))
+    rows = training_table.table_rows(runs)
+    assert [row["hardware"] for row in rows] == ["a CPU", "a CPU", "another CPU"]
+
+
+def test_a_folder_of_runs_is_for_one_data_set(runs: Path) -> None:
+    with pytest.raises(SystemExit, match="runs holds runs on some digits, not on digits: choose another folder"):
+        training_table.make_runs(runs, DIGITS, DIGITS, [], 0, 1, 10, False)
+
+
+def test_the_networks_that_the_table_names_claim_what_it_says() -> None:
+    rows = [row for row in json.loads(training_table.TABLE.read_text())["rows"] if row["network_file"]]
+    assert {row["network_file"] for row in rows} == {path.name for path in shipped.network_files()}
+    for row in rows:
+        network = network_file.load(shipped.NETWORKS / row["network_file"])
+        assert shipped.claims(network)[row["assignment"]]["accuracy"] == row["accuracy"]
+        assert all(network.provenance[name] == row[name] for name in ("data", "method", "epochs"))
 
 
 def test_the_table_has_the_rows_of_the_logged_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
