@@ -159,10 +159,27 @@ def test_a_network_that_does_not_fit_is_refused(
     assert not (tmp_path / "rtl").exists()
 
 
+def python_of_the_readme(word: str) -> str:
+    """Return the block of Python in the README that has a word."""
+    (block,) = [one for one in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S) if word in one]
+    return str(block)
+
+
+def test_the_readme_trains_a_network_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quant import models
+
+    monkeypatch.setattr(models, "ARCHITECTURES", dict(models.ARCHITECTURES))
+    names: dict[str, Any] = {"__name__": "own"}
+    own = python_of_the_readme("models.register")
+    exec(own.replace('"any-precision"', '"any-precision", float_epochs=1, joint_epochs=1'), names)
+    assert [layer.name for layer in names["network"].weight_layers] == ["conv", "linear"]
+    assert names["result"].accuracies["W8A8"] > 40
+
+
 def test_the_readme_in_python(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bitswitch.FOLDER.mkdir(parents=True)
     shutil.copy(trained / bitswitch.NETWORK, bitswitch.FOLDER / bitswitch.NETWORK)
-    integers, _ = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    integers = python_of_the_readme("layer_integers")
     names: dict[str, Any] = {}
     exec(integers, names)
     assert names["layer"].planes.shape == (4, *names["layer"].weights.shape)
@@ -171,7 +188,7 @@ def test_the_readme_in_python(trained: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_readme_on_a_board_calls_what_there_is() -> None:
     """There is no board here: what it imports and calls exists, and sim_tests/test_board.py does the same."""
-    _, board = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    board = python_of_the_readme("AcceleratorDriver")
     names: dict[str, Any] = {}
     exec("".join(line for line in board.splitlines(keepends=True) if " import " in line), names)
     compile(board, "README.md", "exec")

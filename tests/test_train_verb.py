@@ -89,3 +89,9 @@ def test_a_process_that_leaves_writing_to_another_is_silent(
     report = tmp_path / "report.json"
     assert bitswitch.main(["train", "--out", str(tmp_path), "--json", str(report)]) == 0
     assert capsys.readouterr().out == "" and not report.exists()
+
+
+def test_the_demo_is_of_networks_that_are_stored_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bitswitch.main(["demo", "--method", "hot-swap", "--out", str(tmp_path / "demo")]) == bitswitch.REFUSED
+    assert "the demo runs one stored network at every width, and hot-swap" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
