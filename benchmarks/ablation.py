@@ -101,6 +101,12 @@ def main() -> None:
         print(row["told"])
 
 
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """Return mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.fmean(values), 2), "deviation": round(deviation, 2)}
+
+
 def table(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and standard deviation over the seeds of every combination."""
     rows = []
@@ -111,9 +117,7 @@ def table(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"rule": rule, "alrs": alrs, "self_distillation": distilled, "seeds": len(mine)}
         for name in ("float32", *widths):
-            values = [one[name] for one in mine]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            row[name] = {"mean": round(statistics.fmean(values), 2), "deviation": round(spread, 2)}
+            row[name] = over_seeds([one[name] for one in mine])
         cells = "".join(f"  {name} {row[name]['mean']:6.2f} +- {row[name]['deviation']:.2f}" for name in widths)
         row["told"] = f"{rule:10} ALRS {'on ' if alrs else 'off'} distillation {'on ' if distilled else 'off'}{cells}"
         rows.append(row)

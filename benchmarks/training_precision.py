@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks.ablation import EPOCHS, FOLDS, float_network, run
+from benchmarks.ablation import EPOCHS, FOLDS, float_network, over_seeds, run
 from hwsim.whole_file import write_json
 from quant.training_config import TrainingConfig
 
@@ -66,14 +65,7 @@ def main() -> None:
 def table(done: list[dict[str, Any]], precision: str) -> dict[str, dict[str, float]]:
     """Return mean and standard deviation over the seeds at every width."""
     mine = [one["accuracies"] for one in done if one["precision"] == precision]
-    columns = {name: [one[name] for one in mine] for name in (mine[0] if mine else ())}
-    return {
-        name: {
-            "mean": round(statistics.fmean(values), 2),
-            "deviation": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
-        }
-        for name, values in columns.items()
-    }
+    return {name: over_seeds([one[name] for one in mine]) for name in (mine[0] if mine else ())}
 
 
 if __name__ == "__main__":
