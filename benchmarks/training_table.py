@@ -78,9 +78,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "hot-swap": {"method": "hot-swap", "widths": WidthSet((8, 6, 4, 2, 1))},
     "double-rounding, block replacement": {"block_replacement": 0.5},
     "double-rounding, self-distillation": {"self_distillation": 0.7},
+    "double-rounding, a quarter of the rate": {"joint_learning_rate": 0.25},
 }
-"""Name of a run -> what its configuration has other than the preset's; in the order in which they are made. One that
-has nothing other, as the preset is with or without ALRS, is not made."""
+"""Name of a run -> what its configuration has other than the preset's, learning rates in multiples of it; in the order
+in which they are made. One that has nothing other, as the preset is with or without ALRS, is not made."""
 
 LONGER_FLOAT = "float, all epochs"
 """Name of the run of the float network that the others are compared with."""
@@ -93,6 +94,12 @@ def base_config(data: str, seed: int, threads: int) -> TrainingConfig:
     # The name of the archive, not its place: a run goes on wherever the data are.
     name = Path(data).name
     return replace(PRESETS[CIFAR10], data=IMAGES, data_path=name, seed=seed, threads=threads, compare_float=False)
+
+
+def changed(config: TrainingConfig, changes: Mapping[str, Any]) -> TrainingConfig:
+    """Return a run's configuration, see :data:`RUNS`."""
+    rates = {name: share * getattr(config, name) for name, share in changes.items() if name.endswith("learning_rate")}
+    return replace(config, **{**changes, **rates})
 
 
 def load_images(folder: Path, data: str, config: TrainingConfig) -> Split:
@@ -161,7 +168,7 @@ def make_runs(
             say("float network to compare with")
             train_float(float_config, float_run, (COMPARE_FLOAT,), split=split)
         elif not (run / ROWS).is_file():
-            own = replace(config, **RUNS[name])
+            own = changed(config, RUNS[name])
             if RUNS[name] and own == config:
                 say(f"{name}: as {next(iter(RUNS))}, not made")
                 continue

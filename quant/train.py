@@ -30,7 +30,7 @@ from quant.training_config import TrainingConfig as TrainingConfig
 
 CPU = "cpu"
 
-PREDICTED_TOGETHER = 500
+PREDICTED_TOGETHER = 125
 """Images of one forward pass without gradients; bounds the memory it takes."""
 
 

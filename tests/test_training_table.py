@@ -100,6 +100,15 @@ def test_a_row_says_what_it_was_measured_on_or_its_folder_does(runs: Path) -> No
     assert [row["hardware"] for row in rows] == ["a CPU", "a CPU", "another CPU"]
 
 
+def test_a_run_changes_what_its_name_says() -> None:
+    config = PRESETS[DIGITS]
+    for name, changes in training_table.RUNS.items():
+        before, after = config.to_json(), training_table.changed(config, changes).to_json()
+        assert {entry for entry in before if before[entry] != after[entry]} <= set(changes), name
+    slower = training_table.changed(config, training_table.RUNS["double-rounding, a quarter of the rate"])
+    assert slower.joint_learning_rate == config.joint_learning_rate / 4
+
+
 def test_a_folder_of_runs_is_for_one_data_set(runs: Path) -> None:
     with pytest.raises(SystemExit, match="runs holds runs on some digits, not on digits: choose another folder"):
         training_table.make_runs(runs, DIGITS, DIGITS, [], 0, 1, 10, False)
