@@ -81,7 +81,7 @@ def load_digits_split(fold: int = 0, folds: int = 5, seed: int = 0) -> Split:
     )
 
 
-def indexed_batches(
+def batches(
     images: Tensor,
     labels: Tensor,
     batch_size: int,
@@ -103,19 +103,6 @@ def indexed_batches(
                 mirrored = torch.rand(len(chosen), generator=generator).to(images.device) < 0.5
                 batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
             yield chosen, batch, labels[chosen]
-
-
-def batches(
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int,
-    shift_pixels: int,
-    generator: torch.Generator,
-    flip: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of shuffled batches as (images, labels), as :func:`indexed_batches`."""
-    for _, batch, targets in indexed_batches(images, labels, batch_size, shift_pixels, generator, flip):
-        yield batch, targets
 
 
 def shift(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,19 @@ def _memory_format(config: TrainingConfig) -> torch.memory_format:
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
-def _in_format(batch: Tensor, config: TrainingConfig) -> Tensor:
-    return batch.contiguous(memory_format=_memory_format(config))
-
-
 def _precision(config: TrainingConfig, images: Tensor) -> torch.autocast:
     return torch.autocast(images.device.type, torch.bfloat16, enabled=config.bfloat16)
+
+
+def _mini_batches(
+    images: Tensor, labels: Tensor, config: TrainingConfig, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield this process' part of every mini-batch of an epoch: indices, images, labels."""
+    shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, generator, config.flip)
+    for indices, batch, targets in shuffled:
+        if distributed.can_share(batch):
+            own = distributed.share(batch).contiguous(memory_format=_memory_format(config))
+            yield distributed.share(indices), own, distributed.share(targets)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -138,14 +145,12 @@ class FloatTraining:
         per_epoch = math.ceil(len(images) / config.batch_size)
         self.model.train()
         total, count = 0.0, 0
-        shuffled = data.batches(images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip)
-        for batch, targets in filter(lambda part: distributed.can_share(part[0]), shuffled):
+        for _, batch, targets in _mini_batches(images, labels, config, self.generator):
             step = (self.first_epoch + epoch) * per_epoch + count
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, step, self.schedule_epochs * per_epoch, per_epoch)
-            batch, targets = distributed.share(batch), distributed.share(targets)
             with _precision(config, images):
-                logits = self.model(_in_format(batch * IMAGE_SCALE, config))
+                logits = self.model(batch * IMAGE_SCALE)
             loss = F.cross_entropy(logits.float(), targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -291,16 +296,12 @@ class JointTraining:
             self.distillation.begin_epoch(epoch, config.joint_epochs)
         total, count = 0.0, 0
         passes: dict[str, float] = {}
-        shuffled = data.indexed_batches(
-            images, labels, config.batch_size, config.shift_pixels, self.generator, config.flip
-        )
-        for indices, batch, classes in filter(lambda part: distributed.can_share(part[1]), shuffled):
+        for indices, batch, classes in _mini_batches(images, labels, config, self.generator):
             rate = cosine(1.0, epoch * per_epoch + count, config.joint_epochs * per_epoch)
             targets = classes if self.distillation is None else self.distillation.targets(indices)
             rates = config.joint_learning_rate * rate, config.scale_learning_rate * rate
             with _precision(config, images):
-                own = _in_format(distributed.share(batch), config)
-                losses = self.step.run(own, distributed.share(targets), *rates)
+                losses = self.step.run(batch, targets, *rates)
             mean = sum(losses.values()) / len(losses)
             total, count = total + _finite(distributed.mean(mean), "joint", epoch), count + 1
             for name, loss in losses.items():

@@ -53,10 +53,9 @@ class SelfDistillation:
         return torch.lerp(self.labels[indices], self.previous[indices], self.share)
 
     def record(self, logits: Tensor) -> None:
-        """Remember what this process' share of those images was given by the pass that teaches: its logits."""
+        """Remember what those images of all processes were given by the pass that teaches: its logits, of this one."""
         said = distributed.gather(logits.detach().softmax(1))
-        # Several processes drop what of a mini-batch cannot be dealt out evenly.
-        self.current[self._indices[: len(said)]] = said.to(self.current)
+        self.current[distributed.gather(self._indices)] = said.to(self.current)
 
     def state(self) -> dict[str, Tensor]:
         """Return what is remembered between epochs."""

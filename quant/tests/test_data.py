@@ -61,30 +61,21 @@ def test_an_epoch_uses_every_image_once_with_its_label():
     images = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
     generator = torch.Generator().manual_seed(0)
     seen = list(data.batches(images, torch.arange(10), 4, 0, generator))
-    assert [len(labels) for _, labels in seen] == [4, 4, 2]
-    labels = torch.cat([labels for _, labels in seen])
-    assert torch.equal(torch.cat([batch for batch, _ in seen]).flatten().long(), labels)
+    assert [len(labels) for _, _, labels in seen] == [4, 4, 2]
+    labels = torch.cat([labels for _, _, labels in seen])
+    assert torch.equal(torch.cat([batch for _, batch, _ in seen]).flatten().long(), labels)
     assert sorted(labels.tolist()) == list(range(10)) and labels.tolist() != list(range(10))
-    assert [len(labels) for _, labels in data.batches(images[:9], torch.arange(9), 4, 0, generator)] == [4, 4]
+    assert [len(labels) for _, _, labels in data.batches(images[:9], torch.arange(9), 4, 0, generator)] == [4, 4]
 
 
 def test_half_of_the_images_are_mirrored_and_indices_tell_which_is_which():
     images = torch.arange(400 * 4, dtype=torch.int32).reshape(400, 1, 2, 2)
     generator = torch.Generator().manual_seed(0)
     mirrored = 0
-    for indices, batch, labels in data.indexed_batches(images, torch.arange(400), 100, 0, generator, flip=True):
+    for indices, batch, labels in data.batches(images, torch.arange(400), 100, 0, generator, flip=True):
         assert torch.equal(indices, labels)
         for index, image in zip(indices.tolist(), batch, strict=True):
             flipped = torch.equal(image, images[index].flip(2))
             assert flipped or torch.equal(image, images[index])
             mirrored += flipped
     assert 150 < mirrored < 250
-
-
-def test_batches_without_mirror_images_are_the_same_draws():
-    images, labels = torch.arange(64).reshape(16, 1, 2, 2), torch.arange(16)
-    plain = list(data.batches(images, labels, 6, 1, torch.Generator().manual_seed(3)))
-    indexed = list(data.indexed_batches(images, labels, 6, 1, torch.Generator().manual_seed(3)))
-    assert len(plain) == 3
-    for (batch, classes), (indices, same, also) in zip(plain, indexed, strict=True):
-        assert torch.equal(batch, same) and torch.equal(classes, also) and torch.equal(also, indices)
