@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from bitswitch.explore import run_explore
 from bitswitch.export import run_export
 from bitswitch.options import (
     SentenceParser,
+    add_architectures,
     add_comparison,
     add_data,
     add_design,
@@ -65,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json is not None:
             _check_writable(options.json)
+        if getattr(options, "architectures", None) is not None:
+            _name_architectures(options.architectures)
         report, status = options.run(options)
         if options.json is not None and report:
             from hwsim.whole_file import write_json
@@ -148,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verb("export", run_export, "Write the network file of a checkpoint.")
     add_path(export, "checkpoint", FOLDER / CHECKPOINT)
     export.add_argument("--out", type=Path, metavar="FILE", help=f"default {NETWORK} beside the checkpoint")
+    add_architectures(export)
     export.add_argument("--width", type=int, metavar="B", help="switch a model of the method hot-swap to B bits")
 
     verify = verb(
@@ -286,3 +291,10 @@ def _check_writable(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise Refused(f"--json must name a file that can be written, not {path}")
+
+
+def _name_architectures(path: Path) -> None:
+    """Run a file of the user's, which names networks."""
+    if not path.is_file():
+        raise Refused(f"--architectures must name a Python file, not {path}")
+    runpy.run_path(str(path))

@@ -42,6 +42,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="the CIFAR-10 binary archive, or a folder or tar archive of train/<class>/ and test/<class>/",
     )
     parser.add_argument("--model", dest="architecture", metavar="NAME", help="digits or resnet20 (default: the data's)")
+    add_architectures(parser)
     parser.add_argument(
         "--budget", type=float, metavar="N", help="what hasb and sdq keep to when they choose widths (default 4)"
     )
@@ -70,6 +71,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="NAME", help="where PyTorch trains: cpu (default) or cuda")
 
 
+def add_architectures(parser: argparse.ArgumentParser) -> None:
+    """Add a file that gives networks of one's own a name."""
+    parser.add_argument(
+        "--architectures", type=Path, metavar="FILE.py", help="run it first: it names networks (quant.models.register)"
+    )
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Add a network file, its assignments, and whether a wrong checksum is accepted."""
     add_path(parser, "network", FOLDER / NETWORK)
@@ -87,6 +95,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: the one the file names, beside it or in build/demo"
     )
+    add_architectures(parser)
     parser.add_argument("--data-path", metavar="PATH", help="where the images are now (default: where they were)")
 
 

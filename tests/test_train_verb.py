@@ -95,3 +95,45 @@ def test_the_demo_is_of_networks_that_are_stored_once(tmp_path: Path, capsys: py
     assert bitswitch.main(["demo", "--method", "hot-swap", "--out", str(tmp_path / "demo")]) == bitswitch.REFUSED
     assert "the demo runs one stored network at every width, and hot-swap" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
+
+
+OWN = """
+from torch import nn
+
+from quant import models
+
+
+class Own(nn.Sequential):
+    image_shape = (1, 8, 8)
+
+    def __init__(self, classes):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, classes))
+
+
+models.register("own", Own)
+"""
+
+
+def test_a_network_of_ones_own_goes_through_the_verbs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from quant import models
+
+    def bitswitch_status(verb: str, *arguments: object) -> int:
+        # Each verb is a process of its own, which knows the catalog only.
+        monkeypatch.setattr(models, "ARCHITECTURES", dict(catalog))
+        return bitswitch.main([verb, *map(str, arguments)])
+
+    catalog = dict(models.ARCHITECTURES)
+    named = "--architectures", tmp_path / "own.py"
+    checkpoint, network = tmp_path / bitswitch.CHECKPOINT, tmp_path / bitswitch.NETWORK
+    named[1].write_text(OWN)
+    few = "--model", "own", "--float-epochs", 1, "--joint-epochs", 1, "--widths", "8,2", "--out", tmp_path
+    assert bitswitch_status("train", *few, *named) == 0
+    assert bitswitch_status("export", checkpoint, *named) == 0
+    assert bitswitch_status("verify", network, "--images", 8, *named) == 0
+    capsys.readouterr()
+    assert bitswitch_status("verify", network, "--images", 8) == bitswitch.REFUSED
+    assert "the architecture must be one of digits, resnet20, not 'own'" in capsys.readouterr().err
+    assert bitswitch_status("export", checkpoint, "--architectures", tmp_path / "none.py") == bitswitch.REFUSED
+    assert f"--architectures must name a Python file, not {tmp_path / 'none.py'}" in capsys.readouterr().err
