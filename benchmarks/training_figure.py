@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP<>hX*d"
+SHOWN_POINTS = 8
+"""How far below the float network the picture reaches, percent; what is lower is told at its edge."""
 
 
 def accuracy_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -30,26 +32,36 @@ def accuracy_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = figures.new_figure(8, 4.5)
     axes = figure.subplots()
     timed = [row for row in rows if row["cycles_per_image"] is not None]
-    for number, method in enumerate(dict.fromkeys(row["method"] for row in timed)):
+    colours = {method: f"C{number % 10}" for number, method in enumerate(dict.fromkeys(row["method"] for row in timed))}
+    for number, (method, colour) in enumerate(colours.items()):
         mine = [row for row in timed if row["method"] == method]
         uniform = sorted((row for row in mine if is_uniform(row)), key=lambda row: row["average_weight_bits"])
         mixed = [row for row in mine if not is_uniform(row)]
-        colour, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
-        style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1}
+        style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "markersize": 5, "linewidth": 1}
         axes.plot([], [], **style, label=method)
         axes.plot(*points(uniform), **style)
         axes.plot(*points(mixed), **style | {"linestyle": "none", "markerfacecolor": "white"})
-    compared = {row["float_accuracy"] for row in rows}
-    for accuracy in compared - {None}:
+    compared = {row["float_accuracy"] for row in rows} - {None}
+    for accuracy in compared:
         axes.axhline(accuracy, color="grey", linewidth=1, linestyle=(0, (4, 3)), label="float, as many epochs")
+    lowest = max(0, min(compared, default=0) - SHOWN_POINTS)
+    axes.set_ylim(lowest, max(*compared, *(row["accuracy"] for row in timed)) + 0.5)
+    for row in timed:
+        if row["accuracy"] < lowest:
+            told, edge = f"{row['accuracy']:.1f}", (row["cycles_per_image"], lowest)
+            arrow = {"arrowstyle": "->", "color": colours[row["method"]]}
+            axes.annotate(
+                told, edge, (0, 18), textcoords="offset points", arrowprops=arrow, color=arrow["color"],
+                ha="center", fontsize=7.5,
+            )  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4, 7)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    told = f"{rows[0]['network']}, {rows[0]['data']} (hollow: mixed widths)"
-    figures.label(axes, told, "cycles an image, 32 lanes x 16 columns", "test accuracy, %")
+    title = f"{rows[0]['network']}, {rows[0]['data']} (hollow: mixed widths)"
+    figures.label(axes, title, "cycles an image, 32 lanes x 16 columns", "test accuracy, %")
     return figure
 
 

@@ -29,7 +29,14 @@ def test_every_measured_row_is_a_point():
     assert ([1000, 4000], [85.0, 89.5]) in drawn
     assert ([2000], [87.0]) in drawn and ([3000], [88.0]) in drawn
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "other", "float, as many epochs"]
+    assert axes.get_ylim() == (82, 90.5) and not axes.texts
     assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left").startswith("resnet20, some images")
+
+
+def test_what_is_far_below_the_float_network_is_told_at_the_edge():
+    (axes,) = training_figure.accuracy_figure([*ROWS[:5], row("one", "mixed-2", 10.04, 2000)]).axes
+    assert axes.get_ylim()[0] == 82
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("10.0", (2000, 82))]
 
 
 def test_the_picture_is_of_one_data_set(tmp_path, monkeypatch, capsys):
