@@ -12,7 +12,8 @@ code that differs is an error.
 
 A run that was interrupted goes on from its last epoch. Once the first float network is there, several processes can
 make different runs in one folder (``--only``). ``--data`` is a folder or tar archive of images by class, or
-``digits``; decoded images are kept in FOLDER. Rows that no given folder has stay in the table as they are.
+``digits``; decoded images are kept in FOLDER. With ``--runs``, rows that no given folder has stay in the table as they
+are; the table of the logged runs has theirs only.
 A copy of a folder of logged runs is one to make further runs in, from the same float network; a run there that has a
 checkpoint and no rows is measured again, not trained.
 """
@@ -362,10 +363,8 @@ def main() -> None:
         "--json", type=Path, default=TABLE, metavar="FILE", help="default benchmarks/training_table.json"
     )
     options = parser.parse_args()
-    if options.runs is None:
-        if options.run or options.log:
-            parser.error("runs are made in a folder, and logged from one: give it with --runs")
-        options.runs = sorted(LOGGED.iterdir())
+    if options.runs is None and (options.run or options.log):
+        parser.error("runs are made in a folder, and logged from one: give it with --runs")
     if options.run:
         label = options.label or Path(options.data).name
         torch.set_num_threads(options.threads)
@@ -382,13 +381,13 @@ def main() -> None:
     if options.log:
         log(options.runs[-1], options.log)
     rows = []
-    for runs in options.runs:
+    for runs in options.runs or sorted(LOGGED.iterdir()):
         found = table_rows(runs)
         if any(row["float_accuracy"] is None for row in found):
             say(f"{runs}: no rows before there is the float network of all epochs, to compare with")
         else:
             rows += found
-    if options.json.is_file():
+    if options.runs and options.json.is_file():
         rows = merged(json.loads(options.json.read_text())["rows"], rows)
     write_json(options.json, {"rows": rows})
     print(told(rows))
