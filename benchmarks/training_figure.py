@@ -32,28 +32,26 @@ def accuracy_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = figures.new_figure(8, 4.5)
     axes = figure.subplots()
     timed = [row for row in rows if row["cycles_per_image"] is not None]
-    colours = {method: f"C{number % 10}" for number, method in enumerate(dict.fromkeys(row["method"] for row in timed))}
-    for number, (method, colour) in enumerate(colours.items()):
+    compared = {row["float_accuracy"] for row in rows}
+    lowest = max(0, min(compared) - SHOWN_POINTS)
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in timed)):
         mine = [row for row in timed if row["method"] == method]
         uniform = sorted((row for row in mine if is_uniform(row)), key=lambda row: row["average_weight_bits"])
         mixed = [row for row in mine if not is_uniform(row)]
-        style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "markersize": 5, "linewidth": 1}
+        colour, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
+        style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1}
         axes.plot([], [], **style, label=method)
         axes.plot(*points(uniform), **style)
         axes.plot(*points(mixed), **style | {"linestyle": "none", "markerfacecolor": "white"})
-    compared = {row["float_accuracy"] for row in rows} - {None}
+        for cycles, accuracy in zip(*points(mine), strict=True):
+            if accuracy < lowest:
+                axes.annotate(
+                    f"{accuracy:.1f}", (cycles, lowest), (0, 18), textcoords="offset points", ha="center", fontsize=7.5,
+                    color=colour, arrowprops={"arrowstyle": "->", "color": colour},
+                )  # fmt: skip
     for accuracy in compared:
         axes.axhline(accuracy, color="grey", linewidth=1, linestyle=(0, (4, 3)), label="float, as many epochs")
-    lowest = max(0, min(compared, default=0) - SHOWN_POINTS)
-    axes.set_ylim(lowest, max(*compared, *(row["accuracy"] for row in timed)) + 0.5)
-    for row in timed:
-        if row["accuracy"] < lowest:
-            told, edge = f"{row['accuracy']:.1f}", (row["cycles_per_image"], lowest)
-            arrow = {"arrowstyle": "->", "color": colours[row["method"]]}
-            axes.annotate(
-                told, edge, (0, 18), textcoords="offset points", arrowprops=arrow, color=arrow["color"],
-                ha="center", fontsize=7.5,
-            )  # fmt: skip
+    axes.set_ylim(lowest, max([*compared, *(row["accuracy"] for row in timed)]) + 0.5)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4, 7)))
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -39,6 +39,11 @@ def test_what_is_far_below_the_float_network_is_told_at_the_edge():
     assert [(text.get_text(), text.xy) for text in axes.texts] == [("10.0", (2000, 82))]
 
 
+def test_the_float_network_alone_is_a_line():
+    (axes,) = training_figure.accuracy_figure(ROWS[:1]).axes
+    assert [list(line.get_ydata()) for line in axes.get_lines()] == [[90.0, 90.0]]
+
+
 def test_the_picture_is_of_one_data_set(tmp_path, monkeypatch, capsys):
     table, picture = tmp_path / "table.json", tmp_path / "picture.png"
     table.write_text(json.dumps({"rows": ROWS}))
