@@ -80,6 +80,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "double-rounding, block replacement": {"block_replacement": 0.5},
     "double-rounding, self-distillation": {"self_distillation": 0.7},
     "double-rounding, a quarter of the rate": {"joint_learning_rate": 0.25},
+    "double-rounding, shared weights at a quarter of the rate, self-distillation": {
+        "shared_weight_rate": 0.25,
+        "self_distillation": 0.7,
+    },
 }
 """Name of a run -> what its configuration has other than the preset's, learning rates in multiples of it; in the order
 in which they are made. One that has nothing other, as the preset is with or without ALRS, is not made."""

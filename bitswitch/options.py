@@ -61,6 +61,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale-learning-rate", type=positive, metavar="RATE", help="peak of the quantizers' scales', a relative step"
     )
+    parser.add_argument(
+        "--shared-weight-rate", type=positive, metavar="SHARE", help="of that of the weights, for what all widths share"
+    )
     parser.add_argument("--alrs", metavar="NAME", help="form of ALRS: decay (default) or equation-6, for comparisons")
     parser.add_argument(
         "--alrs-decay", type=float, metavar="RATE", help="of ALRS: scales of a narrower width learn RATE times as fast"

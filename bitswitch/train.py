@@ -115,7 +115,7 @@ def _training_config(options: argparse.Namespace) -> Any:
         for name in (
             *("widths", "method", "seed", "float_epochs", "joint_epochs"),
             *("data", "data_path", "architecture", "self_distillation", "block_replacement", "budget_of", "budget"),
-            *("batch_size", "learning_rate", "joint_learning_rate", "scale_learning_rate"),
+            *("batch_size", "learning_rate", "joint_learning_rate", "scale_learning_rate", "shared_weight_rate"),
             *("alrs", "alrs_decay", "bfloat16"),
         )
         if getattr(options, name, None) is not None

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.precision import WidthSet
-from quant.layers import OutputQuantizer, QuantMaxPool2d
-from quant.steps import TrainingStep, uniform_name
+from quant.layers import OutputQuantizer, QuantMaxPool2d, SwitchableBatchNorm
+from quant.steps import RATE_SHARE, TrainingStep, uniform_name
 from quant.switchable import SwitchableNetwork, Widths, set_width
 
 DECAY, EQUATION_6 = "decay", "equation-6"
@@ -42,10 +42,22 @@ ALRS_FORMS = (DECAY, EQUATION_6)
 
 @dataclass(frozen=True)
 class ParameterGroups:
-    """The parameters of a prepared model: quantization scales, and everything else."""
+    """The parameters of a prepared model: quantization scales, and everything else; of that, what is one width's own.
+
+    Every width has its own BatchNorm, but for that of pinned layers.
+    """
 
     scales: tuple[nn.Parameter, ...]
     others: tuple[nn.Parameter, ...]
+    own: tuple[nn.Parameter, ...]
+
+    def at_rates(self, shared_weight_rate: float) -> list[dict[str, Any]]:
+        """Return groups for the optimizer of the others: shares of the learning rate, 1 for what is one width's own."""
+        if shared_weight_rate == 1:
+            return [{"params": self.others, RATE_SHARE: 1.0}]
+        own = {id(parameter) for parameter in self.own}
+        shared = [parameter for parameter in self.others if id(parameter) not in own]
+        return [{"params": shared, RATE_SHARE: shared_weight_rate}, {"params": self.own, RATE_SHARE: 1.0}]
 
 
 def parameter_groups(model: SwitchableNetwork) -> ParameterGroups:
@@ -60,7 +72,13 @@ def parameter_groups(model: SwitchableNetwork) -> ParameterGroups:
             scales.extend(module.parameters())
     chosen = {id(parameter) for parameter in scales}
     others = tuple(parameter for parameter in model.parameters() if id(parameter) not in chosen)
-    return ParameterGroups(tuple(scales), others)
+    own = tuple(
+        parameter
+        for module in model.modules()
+        if isinstance(module, SwitchableBatchNorm) and len(module.sets) > 1
+        for parameter in module.parameters()
+    )
+    return ParameterGroups(tuple(scales), others, own)
 
 
 def scaled_learning_rates(learning_rate: float, width_set: WidthSet, decay: float) -> dict[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,10 @@ def cosine(peak: float, step: int, steps: int, warm_up: int = 0) -> float:
 
 
 def _optimizer(
-    kind: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+    kind: str,
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    learning_rate: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
     if kind == ADAM:
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
@@ -239,7 +243,10 @@ class JointTraining:
         step = method.make_step(
             model=model,
             weight_optimizer=_optimizer(
-                config.joint_optimizer, groups.others, config.joint_learning_rate, config.joint_weight_decay
+                config.joint_optimizer,
+                groups.at_rates(config.shared_weight_rate),
+                config.joint_learning_rate,
+                config.joint_weight_decay,
             ),
             scale_optimizer=ScaleOptimizer(groups.scales, config.scale_learning_rate),
             pass_loss=pass_loss,

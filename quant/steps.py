@@ -19,6 +19,9 @@ PassLoss: TypeAlias = Callable[[int | Widths, Tensor, Tensor], tuple[Tensor, Ten
 Recorder: TypeAlias = Callable[[Tensor], None]
 """Takes the logits of a pass."""
 
+RATE_SHARE = "rate_share"
+"""Entry of an optimizer's group of parameters: they learn at this share of the learning rate, 1 without the entry."""
+
 
 def uniform_name(bits: int) -> str:
     """Return the name of a width's uniform assignment.
@@ -134,7 +137,7 @@ class TrainingStep:
             (self.scale_optimizer, scale_learning_rate),
         ):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get(RATE_SHARE, 1.0)
 
     def average_gradients(self) -> None:
         """Average gradients over the processes that train together; to be called after the last backward pass."""

@@ -50,6 +50,10 @@ class TrainingConfig:
     learning_rate, joint_learning_rate, scale_learning_rate : float
         Peak of the cosine schedule: float training; weights in joint training; scales in joint training (a relative
         step).
+    shared_weight_rate : float
+        Share of ``joint_learning_rate`` that weights and biases learn at, which all widths share, and the BatchNorm of
+        pinned layers; the other BatchNorm, of which every width has its own, learns at the whole. In methods that take
+        a step for each width of a mini-batch, 1 over the number of widths moves the weights as far as one step would.
     weight_decay : float
     optimizer, joint_optimizer : str
         Of the float network, and of the weights in joint training: ``adam`` with decoupled weight decay, or ``sgd``
@@ -105,6 +109,7 @@ class TrainingConfig:
     learning_rate: float = 5e-3
     joint_learning_rate: float = 2e-3
     scale_learning_rate: float = 1e-2
+    shared_weight_rate: float = 1.0
     weight_decay: float = 1e-4
     optimizer: str = ADAM
     joint_optimizer: str = ADAM
@@ -166,6 +171,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be 0 .. 1, not {value!r}")
+        if not 0 < self.shared_weight_rate <= 1:
+            raise ValueError(f"shared_weight_rate must be over 0 and at most 1, not {self.shared_weight_rate!r}")
         if method.own_teacher and self.self_distillation > 0:
             raise ValueError(
                 f"self_distillation must be 0 with {self.method}, which learns from {method.own_teacher}, "

@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_path: Path) -> None:
     words = "--data cifar10 --data-path x.tar.gz --method any-precision --widths 8,2 --self-distillation 0.7 --resume"
     words += " --bfloat16 --alrs-decay 0.25 --device cuda --batch-size 96 --learning-rate 0.2"
-    words += " --joint-learning-rate 0.003 --scale-learning-rate 0.002 --alrs equation-6"
+    words += " --joint-learning-rate 0.003 --scale-learning-rate 0.002 --shared-weight-rate 0.25 --alrs equation-6"
     assert bitswitch.main(["train", *words.split(), "--out", str(tmp_path)]) == bitswitch.REFUSED
     config = asked["config"]
     assert (config.architecture, config.data, config.data_path, config.flip) == (
@@ -39,6 +39,7 @@ def test_data_choose_the_configuration_to_start_from(asked: dict[str, Any], tmp_
     assert config.bfloat16 and config.channels_last
     assert (config.batch_size, config.learning_rate, config.alrs) == (96, 0.2, "equation-6")
     assert (config.joint_learning_rate, config.scale_learning_rate) == (0.003, 0.002)
+    assert config.shared_weight_rate == 0.25
     assert config.alrs_decay == 0.25 and asked["device"] == "cuda"
     assert asked["resume"] and asked["run_directory"] == tmp_path
 

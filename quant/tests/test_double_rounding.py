@@ -51,6 +51,40 @@ def test_scales_and_other_parameters_are_apart_and_complete(model):
     assert all("scale" in name for name in scales)
     assert len(groups.scales) + len(groups.others) == len(names)
     assert not any("scale" in names[id(parameter)] for parameter in groups.others)
+    switched = [layer for name, layer in model.weight_layers() if not model.is_pinned(name)]
+    norms = [layer.batch_norm for layer in switched if layer.batch_norm is not None]
+    assert {id(parameter) for parameter in groups.own} == {id(one) for norm in norms for one in norm.parameters()}
+    assert len(norms) > 1
+
+
+def test_what_widths_share_learns_at_its_share_of_the_rate_and_their_batch_norm_at_the_whole():
+    moved = []
+    for share in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = prepare(small_model(), "double-rounding", SET).train()
+        initialise_scales(model, digits()[0])
+        groups = parameter_groups(model)
+        trainer = JointStep(
+            model=model,
+            weight_optimizer=torch.optim.SGD(groups.at_rates(share), lr=1.0),
+            scale_optimizer=ScaleOptimizer(groups.scales, 1e-9),
+            alrs_decay=1.0,
+        )
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        trainer.step_at(4, 4, *digits(), 0.5, 1e-9, 1e-9)
+        own = {id(parameter) for parameter in groups.own}
+        scales = {id(parameter) for parameter in groups.scales}
+        moved.append(
+            {
+                name: (value.detach() - before[name], id(value) in own)
+                for name, value in model.named_parameters()
+                if id(value) not in scales and not torch.equal(value, before[name])
+            }
+        )
+    assert moved[0].keys() == moved[1].keys()
+    for name, (whole, own) in moved[0].items():
+        assert torch.allclose(moved[1][name][0], whole if own else 0.25 * whole, rtol=1e-3, atol=1e-7), name
+    assert {own for _, own in moved[0].values()} == {True, False}
 
 
 def test_the_scale_optimizer_is_adam_on_the_logarithm():

@@ -152,6 +152,11 @@ def test_unknown_methods_and_widths_a_method_cannot_do_are_refused():
             "self_distillation must be 0 with sdq, which learns from the float network, not 0.5",
         ),
         ({"block_replacement": -1.0}, ValueError, r"block_replacement must be 0 .. 100, not -1.0"),
+        (
+            {"shared_weight_rate": 0.0},
+            ValueError,
+            r"shared_weight_rate must be over 0 and at most 1, not 0.0",
+        ),
         ({"flip": 1}, TypeError, "flip must be True or False, not 1"),
     ],
 )
@@ -206,14 +211,18 @@ def test_methods_train_differently():
         {"joint_epochs": 2},
         {"block_replacement": 0.5},
         {"alrs": "equation-6"},
+        {"shared_weight_rate": 0.25},
     ):
         states.append(trained(dataclasses.replace(plain, **extra)).layer("blocks.0.conv1").weight)
     assert len({state.detach().numpy().tobytes() for state in states}) == len(states)
 
 
-@pytest.mark.parametrize("method", ["hasb", "sdq", "hot-swap"])
-def test_methods_go_on_where_they_were(method):
-    config = config_of(method, joint_epochs=4, batch_size=32, budget=5.0)
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("hasb", {}), ("sdq", {}), ("hot-swap", {}), ("double-rounding", {"shared_weight_rate": 0.25})],
+)
+def test_methods_go_on_where_they_were(method, changes):
+    config = config_of(method, joint_epochs=4, batch_size=32, budget=5.0, **changes)
 
     def begin():
         return JointTraining.begin(prepare(small_model(), method, config.widths), *digits(), config)
@@ -230,4 +239,4 @@ def test_methods_go_on_where_they_were(method):
     assert all(torch.equal(value, state[name]) for name, value in whole.model.state_dict().items())
     whole.finish()
     second.finish()
-    assert whole.model.learned == second.model.learned and bool(whole.model.learned) == (method != "hot-swap")
+    assert whole.model.learned == second.model.learned and bool(whole.model.learned) == (method in ("hasb", "sdq"))
