@@ -80,7 +80,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "double-rounding, block replacement": {"block_replacement": 0.5},
     "double-rounding, self-distillation": {"self_distillation": 0.7},
     "double-rounding, a quarter of the rate": {"joint_learning_rate": 0.25},
-    "double-rounding, shared weights at a quarter of the rate, self-distillation": {
+    "double-rounding, shared weights slower, self-distillation": {
         "shared_weight_rate": 0.25,
         "self_distillation": 0.7,
     },
