@@ -54,6 +54,7 @@ class ParameterGroups:
     def at_rates(self, shared_weight_rate: float) -> list[dict[str, Any]]:
         """Return groups for the optimizer of the others: shares of the learning rate, 1 for what is one width's own."""
         if shared_weight_rate == 1:
+            # One group, in the order that states saved without shares have.
             return [{"params": self.others, RATE_SHARE: 1.0}]
         own = {id(parameter) for parameter in self.own}
         shared = [parameter for parameter in self.others if id(parameter) not in own]
